@@ -1,0 +1,44 @@
+# On a fresh machine: `make demo` shows the product, `make test` proves it. Both set up .venv first.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed-by-make
+SOURCE ?= synthetic
+OUT ?= out/demo
+LIMIT ?= 60
+
+.PHONY: setup demo test lint format bench clean
+
+setup: $(STAMP)
+
+$(STAMP): setup.py
+	@echo "Installing into $(VENV) (a few minutes the first time: PyTorch is large)"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[ros,training,dev]'
+	@touch $@
+
+demo: setup
+	$(BIN)/sfi run $(SOURCE) --output $(OUT) --limit $(LIMIT)
+	@echo "Look at $(OUT)/overlay.mp4 and the pictures in $(OUT)/overlay."
+
+test: setup
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup
+	$(BIN)/python benchmarks/mpi.py
+	$(BIN)/python benchmarks/flops.py
+
+clean:
+	rm -rf $(VENV) build install log out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,49 @@
+"""The result of one image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds that one call of the engine took, by stage; for a list of images, of the whole list.
+
+    Attributes:
+        preprocess: upload, resizing, normalisation.
+        network: the network's pass.
+        postprocess: classes, resizing, download.
+    """
+
+    preprocess: float
+    network: float
+    postprocess: float
+
+    @property
+    def total(self) -> float:
+        """Seconds from the image to the scene."""
+        return self.preprocess + self.network + self.postprocess
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Where the movable objects are in one image, and what lies behind them.
+
+    Attributes:
+        foreground: (H, W) uint8, 1 = movable object.
+        background: (H, W) uint8 index into `sfi_ros.classes.BACKGROUND_CLASSES`, also behind objects.
+        confidence: (H, W) uint8, probability of that class, 255 = 1.
+        timing: what the call took.
+    """
+
+    foreground: np.ndarray
+    background: np.ndarray
+    confidence: np.ndarray
+    timing: Timing
+
+    @property
+    def foreground_share(self) -> float:
+        """Share of the pixels that are foreground, 0 to 1."""
+        return float(self.foreground.mean())

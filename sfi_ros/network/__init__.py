@@ -1,0 +1,1 @@
+"""The networks: pure PyTorch, no ROS, no OpenCV, no files but checkpoints."""

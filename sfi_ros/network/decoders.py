@@ -1,0 +1,200 @@
+"""Decoders and foreground branches: those of the paper, and the light ones of the fast family.
+
+A background decoder reads the inpainted features of the early and late encoder halves; a foreground branch reads the
+image and the early features before anything is inpainted. Both return logits at the image's size.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sfi_ros.network.backbones import MobileNetV2Late, ResNetEarly, ResNetLate
+
+
+def upsample(features: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
+    """Bilinear resizing of (N, C, h, w) to `size` = (height, width)."""
+    return F.interpolate(features, size=tuple(size), mode="bilinear", align_corners=False)
+
+
+# --- the paper's -------------------------------------------------------------------------------------------------
+
+
+class DoublingUnit(nn.Module):
+    """Twice the size, bilinearly, then 3x3 convolution, batch norm and PReLU."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__()
+        self.conv = nn.Sequential(
+            nn.Conv2d(in_channels, out_channels, 3, padding=1), nn.BatchNorm2d(out_channels), nn.PReLU()
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, in, h, w) -> (N, out, 2h, 2w)."""
+        return self.conv(upsample(features, (2 * features.shape[-2], 2 * features.shape[-1])))
+
+
+class PyramidPooling(nn.Module):
+    """The PSP module (Zhao et al., CVPR 2017): averages over 1, 4, 9 and 36 cells of the image join every pixel."""
+
+    def __init__(self, channels: int, out_channels: int = 1024, cells: tuple[int, ...] = (1, 2, 3, 6)):
+        super().__init__()
+        self.stages = nn.ModuleList(
+            nn.Sequential(nn.AdaptiveAvgPool2d(n), nn.Conv2d(channels, channels, 1, bias=False)) for n in cells
+        )
+        self.bottleneck = nn.Conv2d(channels * (len(cells) + 1), out_channels, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, channels, h, w) -> (N, out_channels, h, w)."""
+        averages = [upsample(stage(features), features.shape[-2:]) for stage in self.stages]
+        return F.relu(self.bottleneck(torch.cat([*averages, features], 1)))
+
+
+class PyramidDecoder(nn.Module):
+    """The paper's decoder: PSP module, then three doublings of a wide map from stride 8 to the image's size."""
+
+    joins_early = False
+    multiple = 8
+
+    def __init__(self, late_channels: tuple[int, int], classes: int):
+        super().__init__()
+        self.pyramid = PyramidPooling(late_channels[1])
+        self.drop_pyramid = nn.Dropout2d(0.3)
+        self.up_1, self.up_2, self.up_3 = DoublingUnit(1024, 256), DoublingUnit(256, 64), DoublingUnit(64, 64)
+        self.drop = nn.Dropout2d(0.15)
+        self.classifier = nn.Conv2d(64, classes, 1)
+
+    def forward(self, early: Tensor, late: tuple[Tensor, Tensor], size: torch.Size) -> Tensor:
+        """Block-4 features at stride 8 -> logits (N, classes, *size)."""
+        features = self.drop_pyramid(self.pyramid(late[1]))
+        for unit in (self.up_1, self.up_2, self.up_3):
+            features = self.drop(unit(features))
+        return self.classifier(features)
+
+
+class PaperForegroundHead(nn.Sequential):
+    """Two 3x3 convolutions of 512, two doublings, 1x1 convolution: logits at four times the size of the features."""
+
+    def __init__(self, in_channels: int, classes: int):
+        super().__init__(
+            nn.Conv2d(in_channels, 512, 3, padding=1, bias=False),
+            nn.BatchNorm2d(512),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(512, 512, 3, padding=1, bias=False),
+            nn.BatchNorm2d(512),
+            nn.ReLU(inplace=True),
+            DoublingUnit(512, 256),
+            DoublingUnit(256, 128),
+            nn.Conv2d(128, classes, 1, bias=False),
+        )
+
+
+class SeparateForeground(nn.Module):
+    """The paper's foreground branch with an encoder of its own, half a ResNet at stride 4."""
+
+    def __init__(self, encoder: ResNetEarly, classes: int):
+        super().__init__()
+        self.encoder = encoder
+        self.head = PaperForegroundHead(encoder.channels, classes)
+
+    def forward(self, image: Tensor, stem: Tensor, early: Tensor) -> Tensor:
+        """Image (N, 3, H, W) -> logits (N, classes, H, W); the main encoder's features are not used."""
+        return self.head(self.encoder(image)[1])
+
+
+class SharedForeground(nn.Module):
+    """The paper's foreground head on block 2 of the main encoder: logits at stride 2, repeated to full size."""
+
+    def __init__(self, early_channels: int, classes: int):
+        super().__init__()
+        self.head = PaperForegroundHead(early_channels, classes)
+
+    def forward(self, image: Tensor, stem: Tensor, early: Tensor) -> Tensor:
+        """Block-2 features at stride 8 -> logits (N, classes, H, W)."""
+        return F.interpolate(self.head(early), scale_factor=2.0, mode="nearest")
+
+
+# --- the fast family's -------------------------------------------------------------------------------------------
+
+
+class ConvUnit(nn.Sequential):
+    """Convolution, batch norm, ReLU; the size is kept."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int):
+        super().__init__(
+            nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=False),
+            nn.BatchNorm2d(out_channels),
+            nn.ReLU(inplace=True),
+        )
+
+
+class LightPyramid(nn.Module):
+    """Pyramid pooling that first narrows each average to a quarter of the output: cheap on wide features."""
+
+    def __init__(self, in_channels: int, out_channels: int, cells: tuple[int, ...] = (1, 2, 3, 6)):
+        super().__init__()
+        narrow = out_channels // len(cells)
+        # No batch norm: a 1x1 map of a single image has nothing to normalise over.
+        self.stages = nn.ModuleList(
+            nn.Sequential(nn.AdaptiveAvgPool2d(n), nn.Conv2d(in_channels, narrow, 1), nn.ReLU(inplace=True))
+            for n in cells
+        )
+        self.bottleneck = ConvUnit(in_channels + narrow * len(cells), out_channels, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, in_channels, h, w) -> (N, out_channels, h, w)."""
+        averages = [upsample(stage(features), features.shape[-2:]) for stage in self.stages]
+        return self.bottleneck(torch.cat([*averages, features], 1))
+
+
+class LightDecoder(nn.Module):
+    """Background decoder at stride 8: pooled late features joined with the inpainted early ones; only logits grow."""
+
+    joins_early = True
+    multiple = 32
+
+    def __init__(self, early_channels: int, late_channels: tuple[int, int], classes: int, width: int):
+        super().__init__()
+        self.pyramid = LightPyramid(late_channels[1], width)
+        self.join = ConvUnit(early_channels, width // 2, 1)
+        self.fuse = nn.Sequential(ConvUnit(width + width // 2, width, 3), ConvUnit(width, width, 3))
+        self.drop = nn.Dropout2d(0.1)
+        self.classifier = nn.Conv2d(width, classes, 1)
+
+    def forward(self, early: Tensor, late: tuple[Tensor, Tensor], size: torch.Size) -> Tensor:
+        """Early features at stride 8 and late ones at stride 16 -> logits (N, classes, *size)."""
+        context = upsample(self.pyramid(late[1]), early.shape[-2:])
+        features = self.fuse(torch.cat([context, self.join(early)], 1))
+        return upsample(self.classifier(self.drop(features)), size)
+
+
+class LightForeground(nn.Module):
+    """Foreground branch of the fast family: what stands there is named at strides 16 and 32, drawn at stride 4.
+
+    Whether a patch of colour is part of a car is decided by what surrounds it, and features at stride 8 see too
+    little of that. So the encoder's late half runs once more, strided and with weights of its own, on the features
+    before MPI; a narrow top-down path brings its verdict to stride 4.
+    """
+
+    def __init__(
+        self, late: MobileNetV2Late | ResNetLate, stem_channels: int, early_channels: int, classes: int, width: int
+    ):
+        super().__init__()
+        self.late = late
+        block3_channels, block4_channels = late.channels
+        self.from_32 = LightPyramid(block4_channels, width)
+        self.from_16 = ConvUnit(block3_channels, width, 1)
+        self.from_8 = ConvUnit(early_channels, width, 1)
+        self.from_4 = ConvUnit(stem_channels, width // 2, 1)
+        self.fuse_16, self.fuse_8 = ConvUnit(width, width, 3), ConvUnit(width, width, 3)
+        self.fuse_4 = ConvUnit(width + width // 2, width // 2, 3)
+        self.classifier = nn.Conv2d(width // 2, classes, 1)
+
+    def forward(self, image: Tensor, stem: Tensor, early: Tensor) -> Tensor:
+        """Features at strides 4 and 8 -> logits (N, classes, H, W)."""
+        block3, block4 = self.late(early)
+        features = self.fuse_16(self.from_16(block3) + upsample(self.from_32(block4), block3.shape[-2:]))
+        features = self.fuse_8(self.from_8(early) + upsample(features, early.shape[-2:]))
+        features = self.fuse_4(torch.cat([self.from_4(stem), upsample(features, stem.shape[-2:])], 1))
+        return upsample(self.classifier(features), image.shape[-2:])

@@ -1,0 +1,80 @@
+"""What every network takes as options and returns."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from sfi_ros.network.mpi import BOUNDARIES, Boundary
+
+MpiPosition = Literal["image", "block2", "block4", "logits"]
+Fill = Literal["mpi", "zero"]
+MaskSource = Literal["predicted", "given"]
+
+
+@dataclass
+class SceneLogits:
+    """One pass of a network.
+
+    Attributes:
+        background: (N, 3, H, W) logits of the background classes, the foreground inpainted away.
+        foreground: (N, K, H, W) logits, one for each foreground class (K = 1: foreground or not).
+    """
+
+    background: Tensor
+    foreground: Tensor
+
+
+torch.export.register_dataclass(SceneLogits)
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """What may vary within one architecture.
+
+    Attributes:
+        mpi_position: where the foreground is filled: in the image, behind block 2 (the paper's choice), behind
+            block 4, or in the logits (paper, Table III).
+        fill: "mpi", or "zero" for naive blacking out (paper, Table IV).
+        mask_source: "predicted", or "given": every call must then bring a mask.
+        foreground_classes: 1, or several; MPI fills their union.
+        boundary: "dilated" as in the paper, or "raw" as in the released code; see `mpi.max_pool_inpaint`.
+
+    Raises:
+        ValueError: a value that is not one of these.
+    """
+
+    mpi_position: MpiPosition = "block2"
+    fill: Fill = "mpi"
+    mask_source: MaskSource = "predicted"
+    foreground_classes: int = 1
+    boundary: Boundary = "dilated"
+
+    def __post_init__(self) -> None:
+        allowed: dict[str, tuple[str, ...]] = {
+            "mpi_position": get_args(MpiPosition),
+            "fill": get_args(Fill),
+            "mask_source": get_args(MaskSource),
+            "boundary": BOUNDARIES,
+        }
+        for name, values in allowed.items():
+            if getattr(self, name) not in values:
+                raise ValueError(f"{name} must be one of {', '.join(values)}; got {getattr(self, name)!r}")
+        if not isinstance(self.foreground_classes, int) or self.foreground_classes < 1:
+            raise ValueError(f"foreground_classes must be a positive integer; got {self.foreground_classes!r}")
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> NetworkOptions:
+        """Build from a dictionary, such as a checkpoint's metadata; unknown names are a ValueError."""
+        known = [field.name for field in fields(cls)]
+        unknown = sorted(set(values) - set(known))
+        if unknown:
+            raise ValueError(f"unknown network options {', '.join(unknown)}; known are {', '.join(known)}")
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All options by name, of types that JSON knows."""
+        return asdict(self)

@@ -1,0 +1,60 @@
+"""From camera images to what a network reads, and back: sizes, antialiased resizing, ImageNet normalisation, padding.
+
+Training, evaluation and the engine all import these, so that a network sees on the vehicle what it saw in training.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
+IMAGENET_STD: Final = (0.229, 0.224, 0.225)
+
+
+def network_size(height: int, width: int, input_height: int) -> tuple[int, int]:
+    """The (height, width) at which an image is processed: `input_height` high, its aspect ratio kept."""
+    if min(height, width, input_height) < 1:
+        raise ValueError(f"sizes must be positive; got an image of {width}x{height} and input_height {input_height}")
+    return input_height, max(1, round(width * input_height / height))
+
+
+def resize_images(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize (N, 3, H, W) images bilinearly, averaging over what each new pixel covers (antialiased).
+
+    Args:
+        images: uint8, or floating point of any range.
+        size: (height, width) to reach.
+
+    Returns:
+        (N, 3, *size): uint8 for uint8 images on a CPU, floating point otherwise (same range).
+    """
+    if images.shape[-2:] == torch.Size(size):
+        return images
+    if not images.is_floating_point() and images.device.type != "cpu":
+        images = images.float()  # CUDA resizes floating point only
+    return F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)
+
+
+def normalize(images: Tensor) -> Tensor:
+    """Normalise (N, 3, H, W) RGB images of range 0..255, uint8 or floating point, with ImageNet statistics.
+
+    Returns:
+        Floating point of the same shape: (image / 255 - mean) / std, float32 for uint8 images.
+    """
+    scale = torch.tensor([1 / (255 * s) for s in IMAGENET_STD], device=images.device)
+    shift = torch.tensor([-m / s for m, s in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)], device=images.device)
+    images = images if images.is_floating_point() else images.float()
+    return torch.addcmul(shift.to(images.dtype).view(1, 3, 1, 1), images, scale.to(images.dtype).view(1, 3, 1, 1))
+
+
+def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
+    """Pad the bottom and right of (N, C, H, W) by repeating its border until both sides are multiples."""
+    height, width = images.shape[-2:]
+    bottom, right = -height % multiple, -width % multiple
+    if bottom == 0 and right == 0:
+        return images
+    return F.pad(images, (0, right, 0, bottom), mode="replicate")

@@ -1,0 +1,87 @@
+"""What the single-stage network and its two-stage baseline have in common: parts, inputs, and the mask to fill."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from sfi_ros.network.backbones import LoadReport
+from sfi_ros.network.decoders import LightDecoder, PyramidDecoder
+from sfi_ros.network.outputs import NetworkOptions, SceneLogits
+
+
+class SceneNetwork(nn.Module):
+    """A network that maps images to `SceneLogits`.
+
+    Args:
+        name: name in the zoo.
+        options: see `NetworkOptions`.
+        early: encoder to stride 8; `early(image)` returns its features at strides 4 and 8.
+        late: the rest of the encoder; `late(features)` returns the features behind blocks 3 and 4.
+        foreground: branch that maps (image, stem, early features) to foreground logits at the image's size.
+        decoder: maps (early features, late features, size) to background logits of that size.
+        reports: what the initialisation from ImageNet weights loaded.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        options: NetworkOptions,
+        *,
+        early: nn.Module,
+        late: nn.Module,
+        foreground: nn.Module,
+        decoder: PyramidDecoder | LightDecoder,
+        reports: tuple[LoadReport, ...] = (),
+    ):
+        super().__init__()
+        self.name, self.options, self.reports = name, options, reports
+        self.early, self.late = early, late
+        self.foreground, self.decoder = foreground, decoder
+
+    def forward(
+        self, images: Tensor, given_foreground: Tensor | None = None, fake_foreground: Tensor | None = None
+    ) -> SceneLogits:
+        """Segment the foreground and the background behind it.
+
+        Args:
+            images: (N, 3, H, W) floating point, normalised (`preprocessing.normalize`); any H and W.
+            given_foreground: (N, 1, H, W) mask that takes the place of the predicted one.
+            fake_foreground: (N, 1, H, W) mask that is united with it before the foreground is filled (paper,
+                section III-C).
+
+        Returns:
+            Logits of size (H, W).
+
+        Raises:
+            ValueError: shapes that do not fit, or no mask where `mask_source` is "given".
+        """
+        raise NotImplementedError
+
+    def encoder_parameters(self) -> list[nn.Parameter]:
+        """The parameters that ImageNet initialises; the others learn from nothing and want a higher rate."""
+        encoders = [self.early, self.late]
+        encoders += [part for name, part in self.foreground.named_children() if name in ("encoder", "late")]
+        return [parameter for encoder in encoders for parameter in encoder.parameters()]
+
+    def _check(self, images: Tensor, given_foreground: Tensor | None, fake_foreground: Tensor | None) -> None:
+        if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
+            raise ValueError(
+                f"images must be normalised floating point (N, 3, H, W); got {tuple(images.shape)} of {images.dtype}"
+            )
+        if self.options.mask_source == "given" and given_foreground is None:
+            raise ValueError("this network was built with mask_source='given': pass given_foreground (N, 1, H, W)")
+        expected = (images.shape[0], 1, *images.shape[-2:])
+        for name, mask in (("given_foreground", given_foreground), ("fake_foreground", fake_foreground)):
+            if mask is not None and tuple(mask.shape) != expected:
+                raise ValueError(f"{name} must be {expected} like the images; got {tuple(mask.shape)}")
+
+
+def mask_to_fill(logits: Tensor, given_foreground: Tensor | None, fake_foreground: Tensor | None) -> Tensor:
+    """The mask that is filled: (N, 1, H, W), 0 or 1, like `logits`. Several foreground classes count as their union."""
+    if given_foreground is None:
+        mask = logits.detach().amax(1, keepdim=True) > 0
+    else:
+        mask = given_foreground.to(logits.dtype) > 0.5
+    if fake_foreground is not None:
+        mask = mask | (fake_foreground.to(logits.dtype) > 0.5)
+    return mask.to(logits.dtype)

@@ -1,0 +1,154 @@
+"""Names of networks, and how each is put together."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from sfi_ros.classes import BACKGROUND_CLASSES
+from sfi_ros.network.backbones import (
+    Architecture,
+    LoadReport,
+    MobileNetV2Early,
+    MobileNetV2Late,
+    ResNetEarly,
+    ResNetLate,
+    restride,
+    torchvision_model,
+)
+from sfi_ros.network.decoders import (
+    LightDecoder,
+    LightForeground,
+    PyramidDecoder,
+    SeparateForeground,
+    SharedForeground,
+)
+from sfi_ros.network.outputs import NetworkOptions
+from sfi_ros.network.scene_network import SceneNetwork
+from sfi_ros.network.sfi_net import SFINet
+from sfi_ros.network.two_stage import TwoStageNet
+
+Pretrained = str | Path | None
+
+
+def build(name: str, *, pretrained: Pretrained = None, **options: Any) -> SceneNetwork:
+    """Build a network by its name.
+
+    Args:
+        name: one of `NAMES`.
+        pretrained: ImageNet initialisation of the encoders: None, "imagenet" or the path of a .safetensors file with
+            torchvision's names, which then serves every encoder of that architecture. `network.reports` says what
+            was loaded.
+        **options: see `NetworkOptions`.
+
+    Returns:
+        The network in training mode, float32, on the CPU.
+
+    Raises:
+        ValueError: an unknown name or option.
+        FileNotFoundError, RuntimeError: see `backbones.torchvision_model`.
+    """
+    if name not in _BUILDERS:
+        near = difflib.get_close_matches(name, NAMES, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise ValueError(f"unknown network {name!r}{hint}; known are {', '.join(NAMES)}")
+    return _BUILDERS[name](name, pretrained, options)
+
+
+def _paper(architecture: Architecture, *, shared: bool) -> Callable[..., SceneNetwork]:
+    def build_paper(name: str, pretrained: Pretrained, values: dict[str, Any]) -> SceneNetwork:
+        options = NetworkOptions.from_dict(values)
+        early, late, decoder, reports = _dilated_resnet(architecture, pretrained)
+        foreground: nn.Module
+        if shared:
+            foreground = SharedForeground(early.channels, options.foreground_classes)
+        else:
+            foreground, own_reports = _separate_foreground(architecture, pretrained, options)
+            reports += own_reports
+        return SFINet(name, options, early=early, late=late, foreground=foreground, decoder=decoder, reports=reports)
+
+    return build_paper
+
+
+def _two_stage(architecture: Architecture) -> Callable[..., SceneNetwork]:
+    def build_two_stage(name: str, pretrained: Pretrained, values: dict[str, Any]) -> SceneNetwork:
+        own = {"mpi_position": "image", "fill": "zero", "boundary": "raw"}
+        options = NetworkOptions.from_dict({**own, **values})
+        if any(getattr(options, key) != value for key, value in own.items()):
+            raise ValueError(f"{name} blacks out the image: its options are {own}; got {options}")
+        early, late, decoder, reports = _dilated_resnet(architecture, pretrained)
+        foreground, own_reports = _separate_foreground(architecture, pretrained, options)
+        reports += own_reports
+        return TwoStageNet(
+            name, options, early=early, late=late, foreground=foreground, decoder=decoder, reports=reports
+        )
+
+    return build_two_stage
+
+
+def _fast(architecture: Architecture, *, width: int, foreground_width: int) -> Callable[..., SceneNetwork]:
+    def build_fast(name: str, pretrained: Pretrained, values: dict[str, Any]) -> SceneNetwork:
+        options = NetworkOptions.from_dict(values)
+        model, reports = torchvision_model(architecture, pretrained)
+        own = copy.deepcopy(model)  # the foreground's own late half starts from the same weights
+        early: nn.Module
+        late: nn.Module
+        own_late: nn.Module
+        if architecture == "mobilenet_v2":
+            early = MobileNetV2Early(model)
+            late, own_late = MobileNetV2Late(model, last_stride=1), MobileNetV2Late(own, last_stride=2)
+        else:
+            early = ResNetEarly(model)
+            late = ResNetLate(model, strides=(2, 1), dilations=(1, 2))
+            own_late = ResNetLate(own, strides=(2, 2), dilations=(1, 1))
+        foreground = LightForeground(
+            own_late, early.stem_channels, early.channels, options.foreground_classes, foreground_width
+        )
+        decoder = LightDecoder(early.channels, late.channels, len(BACKGROUND_CLASSES), width)
+        return SFINet(name, options, early=early, late=late, foreground=foreground, decoder=decoder, reports=reports)
+
+    return build_fast
+
+
+def _dilated_resnet(
+    architecture: Architecture, pretrained: Pretrained
+) -> tuple[ResNetEarly, ResNetLate, PyramidDecoder, tuple[LoadReport, ...]]:
+    """The paper's encoder, blocks 3 and 4 at stride 8, and its decoder."""
+    resnet, reports = torchvision_model(architecture, pretrained)
+    late = ResNetLate(resnet, strides=(1, 1), dilations=(2, 4))
+    return ResNetEarly(resnet), late, PyramidDecoder(late.channels, len(BACKGROUND_CLASSES)), reports
+
+
+def _separate_foreground(
+    architecture: Architecture, pretrained: Pretrained, options: NetworkOptions
+) -> tuple[SeparateForeground, tuple[LoadReport, ...]]:
+    """The paper's foreground branch: half a ResNet-18 at stride 4, whatever the main encoder is.
+
+    A local file with the weights of another main encoder does not fit it: the branch then starts at random.
+    """
+    fits = architecture == "resnet18" or pretrained in (None, "imagenet")
+    resnet, reports = torchvision_model("resnet18", pretrained if fits else None)
+    restride(resnet.layer1, 1, 2)
+    restride(resnet.layer2, 1, 2)
+    return SeparateForeground(ResNetEarly(resnet), options.foreground_classes), reports
+
+
+_BUILDERS: dict[str, Callable[..., SceneNetwork]] = {
+    "paper-resnet18": _paper("resnet18", shared=False),
+    "paper-resnet50": _paper("resnet50", shared=False),
+    "paper-resnet18-shared": _paper("resnet18", shared=True),
+    "paper-resnet50-shared": _paper("resnet50", shared=True),
+    "two-stage-resnet18": _two_stage("resnet18"),
+    "two-stage-resnet50": _two_stage("resnet50"),
+    "fast-resnet18": _fast("resnet18", width=256, foreground_width=128),
+    "fast-resnet50": _fast("resnet50", width=256, foreground_width=128),
+    "fast-mobilenetv2": _fast("mobilenet_v2", width=128, foreground_width=64),
+}
+
+NAMES = tuple(_BUILDERS)
+"""All names that `build` knows."""

@@ -1,0 +1,74 @@
+"""Pictures for people: class maps in colour and overlays."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import cv2
+import numpy as np
+
+from sfi_ros.classes import BACKGROUND_COLORS, FOREGROUND_COLOR, IGNORE, IGNORE_COLOR
+
+
+def _palette() -> np.ndarray:
+    palette = np.full((256, 3), IGNORE_COLOR, dtype=np.uint8)
+    palette[: len(BACKGROUND_COLORS)] = BACKGROUND_COLORS
+    return palette
+
+
+PALETTE: Final = _palette()
+"""uint8[256, 3]: background class -> RGB; every value without a class, 255 among them, has the ignore colour."""
+
+
+def colorize(background: np.ndarray) -> np.ndarray:
+    """Background classes (H, W) uint8 -> RGB (H, W, 3) uint8."""
+    _check(background, (2,), "background")
+    return cv2.LUT(cv2.merge([background] * 3), PALETTE[:, None, :])
+
+
+def classes_of(colors: np.ndarray) -> np.ndarray:
+    """The inverse of `colorize`: RGB (H, W, 3) uint8 -> classes (H, W) uint8; foreign colours give 255."""
+    _check(colors, (3,), "colors")
+    classes = np.full(colors.shape[:2], IGNORE, dtype=np.uint8)
+    for number, color in enumerate(BACKGROUND_COLORS):
+        classes[(colors == color).all(axis=2)] = number
+    return classes
+
+
+def overlay(image: np.ndarray, foreground: np.ndarray, background: np.ndarray, alpha: float = 0.5) -> np.ndarray:
+    """Tint an image with its background classes, and draw the outline and a light tint of its foreground.
+
+    Behind an object the colour is that of the background which was inpainted there.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        foreground: (H, W) uint8, 0 or 1.
+        background: (H, W) uint8 classes.
+        alpha: share of the tint, 0 to 1.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        ValueError: sizes or dtypes that do not fit, or an alpha outside 0..1.
+    """
+    _check(image, (3,), "image")
+    _check(foreground, (2,), "foreground")
+    _check(background, (2,), "background")
+    if not image.shape[:2] == foreground.shape == background.shape:
+        raise ValueError(
+            f"image {image.shape[:2]}, foreground {foreground.shape} and background {background.shape} must be "
+            "of one size"
+        )
+    if not 0.0 <= alpha <= 1.0:
+        raise ValueError(f"alpha must be within 0..1; got {alpha}")
+    tinted = cv2.addWeighted(image, 1 - alpha, colorize(background), alpha, 0)
+    outlines, _ = cv2.findContours(foreground, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    thickness = max(1, round(image.shape[0] / 256))
+    return cv2.drawContours(tinted, outlines, -1, FOREGROUND_COLOR, thickness)
+
+
+def _check(array: np.ndarray, dimensions: tuple[int, ...], name: str) -> None:
+    channels_fit = array.ndim != 3 or array.shape[2] == 3
+    if array.dtype != np.uint8 or array.ndim not in dimensions or not channels_fit:
+        raise ValueError(f"{name} must be uint8 with {dimensions[0]} dimensions; got {array.shape} of {array.dtype}")
