@@ -36,7 +36,7 @@ def classes_of(colors: np.ndarray) -> np.ndarray:
 
 
 def overlay(image: np.ndarray, foreground: np.ndarray, background: np.ndarray, alpha: float = 0.5) -> np.ndarray:
-    """Tint an image with its background classes, and draw the outline and a light tint of its foreground.
+    """Tint an image with its background classes and draw the outline of its foreground.
 
     Behind an object the colour is that of the background which was inpainted there.
 
@@ -72,3 +72,27 @@ def _check(array: np.ndarray, dimensions: tuple[int, ...], name: str) -> None:
     channels_fit = array.ndim != 3 or array.shape[2] == 3
     if array.dtype != np.uint8 or array.ndim not in dimensions or not channels_fit:
         raise ValueError(f"{name} must be uint8 with {dimensions[0]} dimensions; got {array.shape} of {array.dtype}")
+
+
+def side_by_side(panels: dict[str, np.ndarray]) -> np.ndarray:
+    """Titled RGB pictures of one size, two in a row.
+
+    Args:
+        panels: title -> (H, W, 3) uint8 RGB.
+
+    Returns:
+        (rows * (H + title), 2 * W, 3) uint8 RGB.
+    """
+    titled = []
+    for title, picture in panels.items():
+        _check(picture, (3,), title)
+        scale = picture.shape[1] / 1024
+        bar = np.full((max(12, round(40 * scale)), picture.shape[1], 3), 255, dtype=np.uint8)
+        origin = (round(10 * scale), bar.shape[0] - round(11 * scale))
+        cv2.putText(
+            bar, title, origin, cv2.FONT_HERSHEY_SIMPLEX, scale, (0, 0, 0), max(1, round(2 * scale)), cv2.LINE_AA
+        )
+        titled.append(np.vstack([bar, picture]))
+    if len(titled) % 2:
+        titled.append(np.full_like(titled[0], 255))
+    return np.vstack([np.hstack(titled[i : i + 2]) for i in range(0, len(titled), 2)])

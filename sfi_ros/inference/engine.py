@@ -151,16 +151,18 @@ class InferenceEngine:
         self._synchronize()
         inferred = time.perf_counter()
         size = (height, width) if self.output_size == "input" else tuple(network_input.shape[-2:])
-        foreground, background, confidence = self._decide(logits.foreground, logits.background, size)
-        arrays = [tensor.cpu().numpy() for tensor in (foreground, background, confidence)]
+        decided = self._decide(logits.foreground, logits.background, size)
+        foreground, background, confidence = (tensor.cpu().numpy() for tensor in decided)
         finished = time.perf_counter()
         timing = Timing(preprocessed - began, inferred - preprocessed, finished - inferred)
-        return [Scene(*scene, timing) for scene in zip(*arrays, strict=True)]
+        return [Scene(f, b, c, timing) for f, b, c in zip(foreground, background, confidence, strict=True)]
 
     def _upload(self, images: list[np.ndarray]) -> Tensor:
         """Images as one (N, 3, H, W) uint8 tensor on the device, channels last: the bytes are not rearranged."""
-        tensors = [torch.from_numpy(np.ascontiguousarray(image)) for image in images]
-        batch = tensors[0][None] if len(tensors) == 1 else torch.stack(tensors)
+        arrays = images[0][None] if len(images) == 1 else np.stack(images)
+        if not (arrays.flags.c_contiguous and arrays.flags.writeable):  # PyTorch shares memory with neither
+            arrays = arrays.copy()
+        batch = torch.from_numpy(arrays)
         if self.device.type == "cuda":
             batch = batch.pin_memory().to(self.device, non_blocking=True)
         return batch.permute(0, 3, 1, 2)
@@ -171,18 +173,16 @@ class InferenceEngine:
         Probabilities, not classes, are resized, so that borders are smooth. On a CPU they are bytes by then, which
         resize several times faster than floats.
         """
-        probabilities = torch.cat(
-            [foreground.float().sigmoid().amax(1, keepdim=True), background.float().softmax(1)], 1
-        )
+        objects = foreground.float().sigmoid().amax(1, keepdim=True)
+        probabilities = torch.cat([objects, background.float().softmax(1)], 1) * 255
         if probabilities.shape[-2:] != torch.Size(size):
             if self.device.type == "cpu":
-                probabilities = (probabilities * 255).round_().to(torch.uint8)
+                probabilities = probabilities.round_().to(torch.uint8)
             probabilities = F.interpolate(probabilities, size=size, mode="bilinear", align_corners=False)
-        if probabilities.is_floating_point():
-            probabilities = (probabilities * 255).round_().to(torch.uint8)
         confidence, classes = probabilities[:, 1:].max(1)
-        mask = probabilities[:, 0] > 127
-        return mask.to(torch.uint8), classes.to(torch.uint8), confidence
+        if confidence.is_floating_point():
+            confidence = confidence.round_()
+        return (probabilities[:, 0] > 127.5).to(torch.uint8), classes.to(torch.uint8), confidence.to(torch.uint8)
 
     def _synchronize(self) -> None:
         if self.device.type == "cuda":

@@ -248,6 +248,8 @@ def import_released(path_or_state_dict: str | Path | Mapping[str, Tensor], name:
 def _read_released(path: Path) -> Mapping[str, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"released checkpoint {path} does not exist")
+    if path.suffix == ".safetensors":
+        raise CheckpointError(f"{path} is a .safetensors file already; the released checkpoints are .pth.tar files")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:

@@ -190,6 +190,8 @@ class LightForeground(nn.Module):
         self.fuse_16, self.fuse_8 = ConvUnit(width, width, 3), ConvUnit(width, width, 3)
         self.fuse_4 = ConvUnit(width + width // 2, width // 2, 3)
         self.classifier = nn.Conv2d(width // 2, classes, 1)
+        # Foreground is rare: an even start would mask most of the image, and nothing would be left to segment.
+        nn.init.constant_(self.classifier.get_parameter("bias"), -2.0)
 
     def forward(self, image: Tensor, stem: Tensor, early: Tensor) -> Tensor:
         """Features at strides 4 and 8 -> logits (N, classes, H, W)."""

@@ -165,7 +165,7 @@ def _fill_by_rings(features: Tensor, source: Tensor, distance: Tensor, region: T
     A ring is a table of its pixels' features (pixels, C). Each row reads rows of the previous ring's table, which
     ends with a row of zeros: the zero that F·B holds at every masked pixel, and the value of absent neighbours.
     """
-    n, c, h, w = features.shape
+    _, c, h, w = features.shape
     # One pixel of padding on each side, so that neighbours are fixed offsets in the flat grid.
     grid = F.pad(distance, (1, 1, 1, 1), value=-1)
     rings = grid.flatten()

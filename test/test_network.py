@@ -1,0 +1,285 @@
+"""Every network of the zoo: shapes, gradients, options, sizes, initialisation, cost, export."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from conftest import shared
+from safetensors.torch import save_file
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision.models import mobilenet_v2, resnet18
+
+from sfi_ros.network import zoo
+from sfi_ros.network.preprocessing import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    network_size,
+    normalize,
+    pad_to_multiple,
+    resize_images,
+)
+
+SMALL = "fast-mobilenetv2"
+
+
+def images(n: int = 2, height: int = 64, width: int = 96) -> torch.Tensor:
+    return torch.randn(n, 3, height, width, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("name", zoo.NAMES)
+def test_forward_and_backward(name):
+    torch.manual_seed(0)
+    network = zoo.build(name)
+    mask = torch.zeros(2, 1, 64, 96)  # an untrained network might take everything for foreground
+    mask[..., 20:40, 30:60] = 1
+    out = network(images(), mask)
+    assert out.background.shape == (2, 3, 64, 96)
+    assert out.foreground.shape == (2, 1, 64, 96)
+    (out.background.square().mean() + out.foreground.square().mean()).backward()
+    without = [key for key, value in network.named_parameters() if value.grad is None or not value.grad.any()]
+    assert without == []
+
+
+@pytest.mark.parametrize("name", zoo.NAMES)
+@pytest.mark.parametrize("size", [(37, 61), (8, 8), (70, 33)])
+def test_odd_sizes_are_padded_inside(name, size):
+    network = zoo.build(name).eval()
+    with torch.no_grad():
+        out = network(images(1, *size))
+    assert out.background.shape == (1, 3, *size)
+    assert out.foreground.shape == (1, 1, *size)
+    assert torch.isfinite(out.background).all()
+
+
+@pytest.mark.parametrize("position", ["image", "block2", "block4", "logits"])
+@pytest.mark.parametrize("fill", ["mpi", "zero"])
+@pytest.mark.parametrize("source", ["predicted", "given"])
+@pytest.mark.parametrize("classes", [1, 3])
+def test_every_combination_of_options(position, fill, source, classes):
+    torch.manual_seed(0)
+    network = zoo.build(SMALL, mpi_position=position, fill=fill, mask_source=source, foreground_classes=classes).eval()
+    mask = torch.zeros(2, 1, 64, 96)
+    mask[..., 16:48, 24:72] = 1
+    with torch.no_grad():
+        out = network(images(), mask if source == "given" else None)
+        other = network(images(), 1 - mask)
+    assert out.foreground.shape == (2, classes, 64, 96)
+    assert out.background.shape == (2, 3, 64, 96)
+    assert not torch.equal(out.background, other.background)  # the mask decides what is seen
+
+
+@pytest.mark.parametrize("name", ["paper-resnet18", "paper-resnet18-shared", "fast-resnet18", SMALL])
+@pytest.mark.parametrize("fill", ["mpi", "zero"])
+def test_what_stands_under_the_mask_cannot_reach_the_background(name, fill):
+    """The very meaning of inpainting. Features beside a mask see a little beyond its border, so look at its middle."""
+    torch.manual_seed(0)
+    network = zoo.build(name, fill=fill).eval()
+    mask = torch.zeros(1, 1, 256, 256)
+    mask[..., 32:224, 32:224] = 1
+    image = images(1, 256, 256).requires_grad_()
+    network(image, mask).background.square().mean().backward()
+    assert image.grad[..., :16, :].any()
+    assert not image.grad[..., 120:136, 120:136].any()
+
+
+def test_all_foreground_gives_the_same_background_for_any_image():
+    network = zoo.build(SMALL).eval()
+    with torch.no_grad():
+        first, second = (network(torch.randn(1, 3, 64, 96), torch.ones(1, 1, 64, 96)).background for _ in range(2))
+    assert torch.equal(first, second)
+
+
+def test_several_foreground_classes_fill_their_union():
+    torch.manual_seed(0)
+    network = zoo.build(SMALL, foreground_classes=2).eval()
+    network.foreground.classifier.weight.data *= torch.tensor([1.0, -1.0]).view(2, 1, 1, 1)  # so that they differ
+    network.foreground.classifier.bias.data.zero_()
+    with torch.no_grad():
+        out = network(images())
+        assert not torch.equal(out.foreground[:, 0] > 0, out.foreground[:, 1] > 0)
+        union = (out.foreground.amax(1, keepdim=True) > 0).float()
+        assert torch.equal(network(images(), union).background, out.background)
+
+
+def test_fake_foreground_is_united_with_the_mask():
+    network = zoo.build(SMALL).eval()
+    given, fake = torch.zeros(2, 2, 1, 64, 96).unbind()
+    given[..., :20, :20] = 1
+    fake[..., 30:50, 40:80] = 1
+    with torch.no_grad():
+        united = network(images(), torch.maximum(given, fake)).background
+        assert torch.equal(network(images(), given, fake).background, united)
+
+
+def test_foreground_logits_do_not_depend_on_the_mask():
+    network = zoo.build("fast-resnet18").eval()
+    with torch.no_grad():
+        assert torch.equal(network(images()).foreground, network(images(), torch.ones(2, 1, 64, 96)).foreground)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((torch.zeros(1, 1, 32, 32),), "images must be"),
+        ((torch.zeros(1, 3, 32, 32, dtype=torch.uint8),), "images must be"),
+        ((torch.zeros(1, 3, 32, 32), torch.zeros(1, 1, 16, 16)), r"given_foreground must be \(1, 1, 32, 32\)"),
+        ((torch.zeros(1, 3, 32, 32), None, torch.zeros(2, 1, 32, 32)), "fake_foreground must be"),
+    ],
+)
+def test_wrong_inputs_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        zoo.build(SMALL)(*arguments)
+
+
+def test_given_mask_may_not_be_left_out():
+    with pytest.raises(ValueError, match="mask_source='given'"):
+        zoo.build(SMALL, mask_source="given")(images())
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("fast-mobilenet", {}, "did you mean fast-mobilenetv2"),
+        (SMALL, {"fill": "telea"}, "fill must be one of mpi, zero; got 'telea'"),
+        (SMALL, {"foreground_classes": 0}, "foreground_classes must be a positive integer"),
+        (SMALL, {"mpi_positon": "image"}, "unknown network options mpi_positon"),
+        ("two-stage-resnet18", {"fill": "mpi"}, "blacks out the image"),
+    ],
+)
+def test_wrong_names_and_options_are_named(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        zoo.build(name, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "gflop", "parameters"),
+    [
+        ("paper-resnet18", (331, 332), (22.5, 22.51)),
+        ("paper-resnet18-shared", (167, 168), (21.8, 21.9)),
+        ("paper-resnet50", (415, 416), (58.4, 58.5)),
+        ("fast-resnet18", (0, 55), (0, 30)),
+        (SMALL, (0, 6), (0, 5)),
+    ],
+)
+def test_cost_at_256_by_512(name, gflop, parameters):
+    network = zoo.build(name).eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(images(1, 256, 512))
+    assert gflop[0] <= counter.get_total_flops() / 1e9 <= gflop[1]
+    assert parameters[0] <= sum(p.numel() for p in network.parameters()) / 1e6 <= parameters[1]
+
+
+def test_initialisation_from_a_local_file(tmp_path):
+    torch.manual_seed(0)
+    source = resnet18().state_dict()
+    save_file(source, tmp_path / "resnet18.safetensors")
+    network = zoo.build("paper-resnet18", pretrained=tmp_path / "resnet18.safetensors")
+    assert torch.equal(network.late.layer3[0].conv1.weight, source["layer3.0.conv1.weight"])
+    assert torch.equal(network.foreground.encoder.layer2[1].conv2.weight, source["layer2.1.conv2.weight"])
+    main, foreground = network.reports
+    assert sorted(main.unused) == ["fc.bias", "fc.weight"]
+    assert main.missing == main.mismatched == foreground.missing == ()
+    assert "2 unused (fc." in str(main)
+
+
+def test_initialisation_reports_what_is_missing(tmp_path):
+    source = mobilenet_v2().state_dict()
+    del source["features.0.0.weight"]
+    source["features.1.conv.1.weight"] = torch.zeros(3, 3)
+    save_file(source, tmp_path / "damaged.safetensors")
+    (report,) = zoo.build(SMALL, pretrained=tmp_path / "damaged.safetensors").reports
+    assert report.missing == ("features.0.0.weight",)
+    assert report.mismatched == ("features.1.conv.1.weight",)
+
+
+def test_initialisation_from_something_else_is_an_error(tmp_path):
+    save_file({"bert.weight": torch.zeros(2, 2)}, tmp_path / "bert.safetensors")
+    with pytest.raises(ValueError, match="no convolution that fits"):
+        zoo.build(SMALL, pretrained=tmp_path / "bert.safetensors")
+    with pytest.raises(FileNotFoundError, match="do not exist"):
+        zoo.build(SMALL, pretrained=tmp_path / "absent.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "tensors"),
+    [
+        (SMALL, "mobilenet_v2_imagenet_features.safetensors", 312),
+        ("fast-resnet50", "resnet50_v1_imagenet_fp16.safetensors", 318),
+    ],
+)
+def test_initialisation_from_the_shared_weights(name, file, tensors):
+    (report,) = zoo.build(name, pretrained=shared(f"weights/{file}")).reports
+    assert len(report.loaded) == tensors
+    assert report.missing == report.mismatched == report.unused == ()
+
+
+def test_encoder_parameters_are_those_that_come_pretrained():
+    network = zoo.build(SMALL)
+    encoder = {id(parameter) for parameter in network.encoder_parameters()}
+    names = {
+        name.split(".")[0] + "." + name.split(".")[1] for name, p in network.named_parameters() if id(p) in encoder
+    }
+    assert {name.split(".")[0] for name in names} == {"early", "late", "foreground"}
+    assert all(not name.startswith("foreground") or name == "foreground.late" for name in names)
+
+
+@pytest.mark.parametrize("name", [SMALL, "paper-resnet18-shared"])
+def test_exports_whole(name):
+    torch.manual_seed(0)
+    network = zoo.build(name).eval()
+    image = images(1, 64, 96)
+    exported = torch.export.export(network, (image,)).module()
+    for seed in range(3):
+        other = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(seed))
+        with torch.no_grad():
+            mine, theirs = network(other), exported(other)
+        torch.testing.assert_close(theirs.background, mine.background, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(theirs.foreground, mine.foreground, rtol=1e-4, atol=1e-4)
+
+
+def test_compiles_without_graph_breaks():
+    network = zoo.build(SMALL).eval()
+    compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(images()).background, network(images()).background, rtol=1e-4, atol=1e-4)
+
+
+# --- preprocessing ---
+
+
+def test_normalize_is_torchvisions():
+    image = torch.randint(0, 256, (2, 3, 5, 7), dtype=torch.uint8)
+    mean, std = torch.tensor(IMAGENET_MEAN).view(3, 1, 1), torch.tensor(IMAGENET_STD).view(3, 1, 1)
+    torch.testing.assert_close(normalize(image), (image / 255 - mean) / std)
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [((1024, 2048), (256, 512)), ((375, 1242), (256, 848)), ((9, 3), (256, 85))]
+)
+def test_network_size_keeps_the_aspect_ratio(size, expected):
+    assert network_size(*size, 256) == expected
+
+
+def test_network_size_of_nothing():
+    with pytest.raises(ValueError, match="positive"):
+        network_size(0, 10, 256)
+
+
+def test_resize_averages_what_it_covers():
+    image = torch.zeros(1, 3, 64, 64)
+    image[..., ::2] = 200.0  # stripes that plain bilinear sampling would alias to 0 or 200
+    assert (resize_images(image, (16, 16))[..., 2:-2] - 100).abs().max() < 1
+    assert resize_images(image.to(torch.uint8), (16, 16)).dtype == torch.uint8
+
+
+def test_padding_repeats_the_border():
+    padded = pad_to_multiple(torch.arange(6.0).view(1, 1, 2, 3), 4)
+    assert padded.shape == (1, 1, 4, 4)
+    assert padded[0, 0, -1].tolist() == [3, 4, 5, 5]
+
+
+def test_padding_of_masks_and_images_agrees():
+    for height, width in itertools.product((31, 32, 33), repeat=2):
+        assert pad_to_multiple(torch.zeros(1, 1, height, width), 32).shape[-2] % 32 == 0

@@ -1,0 +1,71 @@
+"""The numpy scores against a count by hand, and against the training room's torchmetrics."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from sfi_ros.scores import RegionScores, mean_iou
+
+
+def frames(count: int = 4):
+    generator = np.random.default_rng(0)
+    for _ in range(count):
+        truth = generator.choice(np.array([0, 1, 2, 255], dtype=np.uint8), size=(20, 30))
+        background = np.where(generator.random((20, 30)) < 0.6, np.minimum(truth, 2), 1).astype(np.uint8)
+        true_foreground = (generator.random((20, 30)) < 0.3).astype(np.uint8)
+        foreground = np.where(generator.random((20, 30)) < 0.8, true_foreground, 0).astype(np.uint8)
+        yield foreground, background, true_foreground, truth
+
+
+def by_hand(region) -> float:
+    """Mean IoU over all frames, pixel by pixel in plain Python; `region` says which pixels count."""
+    ious = []
+    for number in range(3):
+        intersection = union = 0
+        for _, background, true_foreground, truth in frames():
+            for y in range(20):
+                for x in range(30):
+                    if truth[y, x] == 255 or not region(true_foreground[y, x]):
+                        continue
+                    predicted, true = background[y, x] == number, truth[y, x] == number
+                    intersection += predicted and true
+                    union += predicted or true
+        ious.append(intersection / union)
+    return sum(ious) / 3
+
+
+def test_equals_a_count_by_hand():
+    scores = RegionScores()
+    for frame in frames():
+        scores.add(*frame)
+    result = scores.compute()
+    assert result["all_region_miou"] == pytest.approx(by_hand(lambda _: True))
+    assert result["foreground_region_miou"] == pytest.approx(by_hand(lambda foreground: foreground == 1))
+    predicted, true = (np.stack([frame[i] for frame in frames()]) for i in (0, 2))
+    assert result["foreground_mask_iou"] == pytest.approx((predicted & true).sum() / (predicted | true).sum())
+
+
+def test_equals_the_training_rooms_metrics():
+    metrics = pytest.importorskip("torchmetrics.functional.classification")
+    scores = RegionScores()
+    for frame in frames():
+        scores.add(*frame)
+    background, true_foreground, truth = (
+        torch.from_numpy(np.stack([frame[i] for frame in frames()])).long() for i in (1, 2, 3)
+    )
+    behind = torch.where(true_foreground == 1, truth, 255)
+    for name, target in (("all_region_miou", truth), ("foreground_region_miou", behind)):
+        expected = metrics.multiclass_jaccard_index(background, target, 3, average="macro", ignore_index=255)
+        assert scores.compute()[name] == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_absent_classes_do_not_count():
+    assert mean_iou(np.array([[5, 0, 0], [0, 0, 0], [5, 0, 10]])) == pytest.approx((5 / 10 + 10 / 15) / 2)
+
+
+def test_nothing_counted_is_not_a_number():
+    assert all(math.isnan(value) for value in RegionScores().compute().values())

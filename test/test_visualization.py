@@ -1,0 +1,70 @@
+"""Palette and overlays."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sfi_ros.classes import BACKGROUND_COLORS, FOREGROUND_COLOR, IGNORE_COLOR
+from sfi_ros.visualization import PALETTE, classes_of, colorize, overlay, side_by_side
+
+
+def random_classes() -> np.ndarray:
+    return np.random.default_rng(0).choice(np.array([0, 1, 2, 255], dtype=np.uint8), size=(13, 17))
+
+
+def test_palette_round_trip():
+    classes = random_classes()
+    colors = colorize(classes)
+    assert colors.shape == (13, 17, 3)
+    assert colors.dtype == np.uint8
+    assert np.array_equal(classes_of(colors), classes)
+
+
+def test_colors_are_those_of_the_classes():
+    colors = colorize(np.array([[0, 1, 2, 255, 77]], dtype=np.uint8))[0]
+    assert [tuple(color) for color in colors] == [*BACKGROUND_COLORS, IGNORE_COLOR, IGNORE_COLOR]
+    assert PALETTE.shape == (256, 3)
+    assert len({tuple(color) for color in PALETTE[[0, 1, 2, 255]]}) == 4
+
+
+def test_foreign_colors_are_no_class():
+    assert classes_of(np.full((2, 2, 3), 7, dtype=np.uint8)).tolist() == [[255, 255], [255, 255]]
+
+
+def test_overlay_mixes_and_outlines():
+    image = np.full((40, 40, 3), 100, dtype=np.uint8)
+    foreground = np.zeros((40, 40), dtype=np.uint8)
+    foreground[10:30, 10:30] = 1
+    background = np.ones((40, 40), dtype=np.uint8)
+    picture = overlay(image, foreground, background, alpha=0.25)
+    expected = np.round(0.75 * 100 + 0.25 * np.array(BACKGROUND_COLORS[1]))
+    assert np.abs(picture[2, 2] - expected).max() <= 1
+    assert np.abs(picture[20, 20] - expected).max() <= 1  # behind the object, too
+    assert tuple(picture[10, 20]) == FOREGROUND_COLOR
+    assert np.array_equal(overlay(image, np.zeros_like(foreground), background, alpha=0.0), image)
+    assert image.max() == 100  # the input is left as it was
+
+
+def test_side_by_side_keeps_the_pictures():
+    pictures = {name: np.full((50, 100, 3), value, np.uint8) for name, value in (("a", 10), ("b", 20), ("c", 30))}
+    sheet = side_by_side(pictures)
+    bar = sheet.shape[0] // 2 - 50
+    assert sheet.shape == (2 * (50 + bar), 200, 3)
+    assert (sheet[bar : bar + 50, :100] == 10).all()
+    assert (sheet[bar : bar + 50, 100:] == 20).all()
+    assert (sheet[-50:, :100] == 30).all()
+    assert (sheet[:bar, :100] < 200).any()  # a title is written
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((np.zeros((4, 4, 3)), np.zeros((4, 4), np.uint8), np.zeros((4, 4), np.uint8)), "image must be uint8"),
+        ((np.zeros((4, 4, 3), np.uint8), np.zeros((4, 5), np.uint8), np.zeros((4, 4), np.uint8)), "of one size"),
+        ((np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), np.uint8), np.zeros((4, 4), np.uint8), 1.5), "alpha"),
+    ],
+)
+def test_wrong_inputs_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        overlay(*arguments)

@@ -1,0 +1,260 @@
+"""Weak supervision: what the network is told, and what it is not.
+
+Nobody annotated the street behind a car. The targets are therefore a foreground mask and the *partial*
+background, which is 255 under foreground; what lies behind is learned from fake masks, random rectangles
+that are added to the foreground mask right before max-pooling as inpainting, where the true class is known.
+This file holds the two losses, the class weights and the fake masks; DESIGN.md section 5 is the reference.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+import torch
+import torch.distributed
+from torch import Tensor
+from torch.nn import functional
+
+from sfi_ros.classes import IGNORE
+
+PAPER_CLASS_WEIGHTS: Final = (1.0, 5.81867525, 0.78376658)
+"""Cross-entropy weights of road, sidewalk and other in the released code."""
+
+
+@dataclass(frozen=True)
+class LossOptions:
+    """What the sum of the two losses is made of; the defaults are the paper's equation 1.
+
+    Attributes:
+        class_weights: weights of road, sidewalk, other in the background loss; None means all equal.
+        background_weight: factor of the background term in the sum.
+        foreground_weight: factor of the foreground term in the sum.
+        mask_overlap: an extra term that rewards the overlap of mask and truth as a whole: "none" or "dice".
+        mask_overlap_weight: factor of that term.
+        hidden_weight: extra weight of background pixels whose class is known although they are hidden: under
+            a fake mask, behind a pasted object, or behind an object of the synthetic street.
+        hard_fraction: share of the valid background pixels of every image that counts, the hardest first.
+        doubtful_border: unlabeled pixels within this many pixels of foreground are left out of the foreground
+            loss (0 leaves nothing out).
+    """
+
+    class_weights: tuple[float, float, float] | None = PAPER_CLASS_WEIGHTS
+    background_weight: float = 1.0
+    foreground_weight: float = 1.0
+    mask_overlap: Literal["none", "dice"] = "none"
+    mask_overlap_weight: float = 1.0
+    hidden_weight: float = 1.0
+    hard_fraction: float = 1.0
+    doubtful_border: int = 0
+
+
+@dataclass
+class Supervision:
+    """What a batch tells the network, pixel by pixel; see `supervision`.
+
+    Attributes:
+        background: (N, H, W) uint8 target in {0, 1, 2, 255}.
+        foreground: (N, H, W) uint8 target in {0, 1, 255}.
+        background_weight: (N, H, W) float32 weight in the background loss, 0 where the target is 255.
+        foreground_weight: (N, H, W) float32 weight in the foreground loss, likewise.
+    """
+
+    background: Tensor
+    foreground: Tensor
+    background_weight: Tensor
+    foreground_weight: Tensor
+
+    def totals(self) -> Tensor:
+        """(2,) float32: the summed weights of the background and of the foreground loss."""
+        return torch.stack([self.background_weight.sum(), self.foreground_weight.sum()])
+
+
+@dataclass
+class Losses:
+    """The scalar losses of one batch; `total` is what is minimised."""
+
+    total: Tensor
+    foreground: Tensor
+    background: Tensor
+    mask_overlap: Tensor
+
+
+def supervision(
+    foreground: Tensor, background: Tensor, fake_foreground: Tensor | None, options: LossOptions
+) -> Supervision:
+    """The targets of a batch and how much each pixel counts.
+
+    Args:
+        foreground: (N, H, W) uint8 0/1, 255 where unknown.
+        background: (N, H, W) uint8 in {0, 1, 2, 255}.
+        fake_foreground: (N, 1, H, W) bool, the fake masks; None without.
+        options: `class_weights`, `hidden_weight` and `doubtful_border` are used.
+    """
+    known = background != IGNORE
+    class_weights = torch.tensor(options.class_weights or (1.0, 1.0, 1.0), device=background.device)
+    weight = class_weights[torch.where(known, background, 0).int()] * known
+    if options.hidden_weight != 1.0:
+        hidden = foreground == 1
+        if fake_foreground is not None:
+            hidden = hidden | fake_foreground[:, 0]
+        weight = torch.where(hidden, weight * options.hidden_weight, weight)
+    foreground = without_doubtful_border(foreground, background, options.doubtful_border)
+    return Supervision(background, foreground, weight, (foreground != IGNORE).float())
+
+
+def losses(
+    background_logits: Tensor,
+    foreground_logits: Tensor,
+    truth: Supervision,
+    options: LossOptions,
+    *,
+    totals: Tensor | None = None,
+) -> Losses:
+    """Both losses of a batch and their weighted sum.
+
+    Args:
+        background_logits: (N, 3, H, W) float.
+        foreground_logits: (N, 1, H, W) float.
+        truth: the batch's targets.
+        options: weights and extra terms.
+        totals: (2,) what the summed losses are divided by, as `Supervision.totals`. A batch that is computed in
+            several parts passes their mean, so that the parts' mean gradient is that of the undivided batch.
+
+    Under `torch.distributed` the totals are averaged over the processes, to the same end: the gradient that
+    DistributedDataParallel averages is that of one process with the whole batch.
+
+    Raises:
+        ValueError: the network has several foreground classes.
+    """
+    if totals is None:
+        totals = truth.totals()
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        totals = totals.clone()
+        torch.distributed.all_reduce(totals)
+        totals = totals / torch.distributed.get_world_size()
+    background = background_loss(background_logits, truth, options, totals[0])
+    foreground = foreground_loss(foreground_logits, truth, totals[1])
+    total = options.background_weight * background + options.foreground_weight * foreground
+    overlap = foreground.new_zeros(())
+    if options.mask_overlap == "dice":
+        overlap = dice_loss(foreground_logits, truth.foreground)
+        total = total + options.mask_overlap_weight * overlap
+    return Losses(total, foreground.detach(), background.detach(), overlap.detach())
+
+
+def background_loss(logits: Tensor, truth: Supervision, options: LossOptions, total: Tensor) -> Tensor:
+    """Weighted cross-entropy over the pixels whose background class is known; 0 where there are none.
+
+    Args:
+        logits: (N, 3, H, W) float.
+        truth: the targets.
+        options: only `hard_fraction` is used. The sum over the hardest pixels is divided by the same share of
+            `total`, which does not depend on the network.
+        total: what the sum over all pixels is divided by.
+    """
+    cross_entropy = functional.cross_entropy(
+        logits.float(), truth.background.long(), ignore_index=IGNORE, reduction="none"
+    )
+    weight = truth.background_weight
+    if options.hard_fraction < 1.0:
+        weight = weight * _hardest(cross_entropy.detach(), truth.background != IGNORE, options.hard_fraction)
+        total = total * options.hard_fraction
+    return (cross_entropy * weight).sum() / total.clamp(min=1e-6)
+
+
+def foreground_loss(logits: Tensor, truth: Supervision, total: Tensor) -> Tensor:
+    """Binary cross-entropy of the foreground mask over the pixels where it is known.
+
+    Args:
+        logits: (N, 1, H, W) float.
+        truth: the targets.
+        total: what the sum over all pixels is divided by.
+
+    Raises:
+        ValueError: the network has several foreground classes.
+    """
+    if logits.shape[1] != 1:
+        raise ValueError(
+            f"the foreground loss is written for one foreground class, got {logits.shape[1]} channels: "
+            "train with network.foreground_classes=1"
+        )
+    positive = (truth.foreground == 1).float()
+    entropy = functional.binary_cross_entropy_with_logits(logits[:, 0].float(), positive, reduction="none")
+    return (entropy * truth.foreground_weight).sum() / total.clamp(min=1e-6)
+
+
+def dice_loss(logits: Tensor, target: Tensor, smoothing: float = 0.01) -> Tensor:
+    """One minus the soft Dice overlap of mask and truth, averaged over the images.
+
+    Args:
+        logits: (N, 1, H, W) float.
+        target: (N, H, W) uint8 in {0, 1, 255}; 255 is ignored.
+        smoothing: added to numerator and denominator, as a share of the image's pixels. It bounds the
+            gradient of images that hold next to no foreground.
+    """
+    valid = (target != IGNORE).float()
+    positive = (target == 1).float()
+    probability = logits[:, 0].float().sigmoid() * valid
+    smooth = smoothing * target.shape[1] * target.shape[2]
+    overlap = 2 * (probability * positive).sum((1, 2)) + smooth
+    return (1 - overlap / (probability.sum((1, 2)) + positive.sum((1, 2)) + smooth)).mean()
+
+
+def without_doubtful_border(foreground: Tensor, background: Tensor, border: int) -> Tensor:
+    """The foreground target with 255 at unlabeled pixels next to foreground.
+
+    Pixels that are neither foreground nor of any background class lie, at an object's edge, on the object as
+    often as beside it; calling them all "not foreground" teaches the mask to be too small.
+
+    Args:
+        foreground: (N, H, W) uint8 0/1/255.
+        background: (N, H, W) uint8, 255 where no background class is known (also under foreground).
+        border: in pixels.
+    """
+    if border == 0:
+        return foreground
+    objects = (foreground == 1).float()[:, None]
+    near = functional.max_pool2d(objects, 2 * border + 1, stride=1, padding=border)[:, 0] > 0
+    return torch.where(near & (foreground == 0) & (background == IGNORE), IGNORE, foreground)
+
+
+def fake_mask(
+    height: int,
+    width: int,
+    generator: np.random.Generator,
+    *,
+    count: int = 3,
+    sizes: tuple[float, float] = (0.1, 0.4),
+) -> Tensor:
+    """Random rectangles that the network must treat as if they were foreground.
+
+    Args:
+        height: of the mask, in pixels.
+        width: of the mask, in pixels.
+        generator: source of randomness.
+        count: number of rectangles; they may overlap.
+        sizes: bounds of the uniform distribution of a rectangle's height and width, as a share of the mask's.
+
+    Returns:
+        (1, H, W) bool, True inside a rectangle. Every rectangle lies wholly inside the image, its position
+        uniform among those that do.
+    """
+    mask = torch.zeros(1, height, width, dtype=torch.bool)
+    for _ in range(count):
+        box_height = max(1, round(generator.uniform(*sizes) * height))
+        box_width = max(1, round(generator.uniform(*sizes) * width))
+        top = int(generator.integers(0, height - box_height + 1))
+        left = int(generator.integers(0, width - box_width + 1))
+        mask[:, top : top + box_height, left : left + box_width] = True
+    return mask
+
+
+def _hardest(cross_entropy: Tensor, valid: Tensor, fraction: float) -> Tensor:
+    """(N, H, W) bool: the `fraction` of every image's valid pixels with the highest cross-entropy."""
+    flat = torch.where(valid, cross_entropy, -1.0).flatten(1)
+    keep = (valid.flatten(1).sum(1) * fraction).ceil().long().clamp(min=1)
+    ranked = flat.sort(1, descending=True).values
+    threshold = ranked.gather(1, keep[:, None] - 1)
+    return ((flat >= threshold) & valid.flatten(1)).view_as(valid)
