@@ -99,6 +99,16 @@ def test_bfloat16_agrees_with_float32(image):
     assert (full.foreground == half.foreground).mean() > 0.98
 
 
+def test_threshold_moves_the_mask_and_nothing_else(trained, image):
+    engine = InferenceEngine.load(trained, device="cpu", foreground_threshold=0.48)
+    wide = engine(image)
+    engine.foreground_threshold = 0.52
+    narrow = engine(image)
+    assert (wide.foreground >= narrow.foreground).all()
+    assert wide.foreground.sum() > narrow.foreground.sum() > 0
+    assert np.array_equal(wide.background, narrow.background)
+
+
 def test_list_keeps_order_and_sizes(trained, image):
     engine = InferenceEngine.load(trained, device="cpu", precision="float32")
     others = [image, np.ascontiguousarray(image[:, ::-1]), image[:100, :150], image]
@@ -150,6 +160,7 @@ def test_wrong_images_are_named(trained, wrong, message):
         ({"precision": "int4"}, ValueError, "unknown precision 'int4'"),
         ({"input_height": 8}, ValueError, "input_height must be within"),
         ({"output_size": "huge"}, ValueError, "output_size must be"),
+        ({"foreground_threshold": 1.0}, ValueError, "foreground_threshold must be between 0 and 1"),
     ],
 )
 def test_wrong_options_are_named(trained, options, error, message):

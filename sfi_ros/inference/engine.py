@@ -38,6 +38,10 @@ class InferenceEngine:
         precision: see `device.choose_precision`.
         input_height: height at which the network runs; None for the one it was trained for.
         output_size: "input" returns scenes of the image's size, "network" of the network's.
+        foreground_threshold: probability above which a pixel is foreground in the mask. What the network inpaints
+            stays as it was trained, everything above 0.5.
+
+    `output_size` and `foreground_threshold` may be changed between calls.
 
     Raises:
         ValueError, RuntimeError: an option that is unknown or a device that does not work.
@@ -52,9 +56,12 @@ class InferenceEngine:
         precision: str = "auto",
         input_height: int | None = None,
         output_size: OutputSize = "input",
+        foreground_threshold: float = 0.5,
     ):
         if output_size not in ("input", "network"):
             raise ValueError(f"output_size must be 'input' or 'network'; got {output_size!r}")
+        if not 0.0 < foreground_threshold < 1.0:
+            raise ValueError(f"foreground_threshold must be between 0 and 1; got {foreground_threshold}")
         if checkpoint.network.options.mask_source == "given":
             raise ValueError(
                 f"{weights_name} was trained with mask_source='given': it predicts no mask of its own, so it cannot "
@@ -69,6 +76,7 @@ class InferenceEngine:
         self.dtype = choose_precision(precision, self.device)
         self.input_height = height
         self.output_size = output_size
+        self.foreground_threshold = foreground_threshold
         self._network = checkpoint.network.to(self.device, self.dtype).to(memory_format=torch.channels_last)
 
     @classmethod
@@ -80,6 +88,7 @@ class InferenceEngine:
         precision: str = "auto",
         input_height: int | None = None,
         output_size: OutputSize = "input",
+        foreground_threshold: float = 0.5,
     ) -> InferenceEngine:
         """Load a checkpoint; None means the default one, or, with a warning, an untrained network if none ships.
 
@@ -95,6 +104,7 @@ class InferenceEngine:
             precision=precision,
             input_height=input_height,
             output_size=output_size,
+            foreground_threshold=foreground_threshold,
         )
         if not engine.is_trained:
             message = "no weights were named and no default ships: this network is UNTRAINED, its results mean nothing"
@@ -182,7 +192,8 @@ class InferenceEngine:
         confidence, classes = probabilities[:, 1:].max(1)
         if confidence.is_floating_point():
             confidence = confidence.round_()
-        return (probabilities[:, 0] > 127.5).to(torch.uint8), classes.to(torch.uint8), confidence.to(torch.uint8)
+        mask = probabilities[:, 0] > 255 * self.foreground_threshold
+        return mask.to(torch.uint8), classes.to(torch.uint8), confidence.to(torch.uint8)
 
     def _synchronize(self) -> None:
         if self.device.type == "cuda":
