@@ -49,6 +49,7 @@ def test_round_trip(tmp_path):
     with torch.no_grad():
         assert torch.equal(loaded.network(image()).background, network(image()).background)
     assert [p.name for p in path.parent.iterdir()] == ["a.safetensors"]
+    assert path.stat().st_mode & 0o444 == 0o444
 
 
 def test_half_precision_storage_halves_the_file(tmp_path):

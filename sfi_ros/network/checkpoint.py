@@ -114,6 +114,7 @@ def save(
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     save_file(tensors, partial, metadata={_HEADER: header})
+    partial.chmod(0o644)  # safetensors makes files that only their owner may read; a node runs as somebody else
     partial.replace(path)
     return metadata
 
