@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-by-make
 SOURCE ?= synthetic
 OUT ?= out/demo
-LIMIT ?= 60
+LIMIT ?=
 
 .PHONY: setup demo test lint format bench clean
 
@@ -20,8 +20,7 @@ $(STAMP): setup.py
 	@touch $@
 
 demo: setup
-	$(BIN)/sfi run $(SOURCE) --output $(OUT) --limit $(LIMIT)
-	@echo "Look at $(OUT)/overlay.mp4 and the pictures in $(OUT)/overlay."
+	$(BIN)/python -m sfi_ros.ros.demo $(SOURCE) --output $(OUT) $(if $(LIMIT),--limit $(LIMIT))
 
 test: setup
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile

@@ -70,5 +70,11 @@ setup(
             "ninja>=1.11",
         ],
     },
-    entry_points={"console_scripts": ["sfi = sfi_ros.cli:main"]},
+    entry_points={
+        "console_scripts": [
+            "sfi = sfi_ros.cli:main",
+            "inpaint_node = sfi_ros.ros.inpaint_node:main",
+            "camera_player = sfi_ros.ros.camera_player:main",
+        ]
+    },
 )

@@ -1,6 +1,7 @@
 """`sfi`: the engine without ROS.
 
-sfi run SOURCE -o OUT    images, folders, videos or the synthetic street -> masks, class maps, overlays, video, summary
+sfi run SOURCE -o OUT    images, folders, videos, bags or the synthetic street -> masks, class maps, overlays, summary
+sfi bag IN OUT           a rosbag2 -> a rosbag2 with the results, at the stamps of its images
 sfi info WEIGHTS         what a checkpoint is
 sfi convert IN OUT       a checkpoint of the authors' released code -> one of ours
 """
@@ -22,13 +23,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from sfi_ros import __version__
+from sfi_ros.bags import BagSource, infer_bag, is_bag
 from sfi_ros.inference import DefaultWeightsMissing, InferenceEngine
 from sfi_ros.network import checkpoint
 from sfi_ros.recorder import Recorder
-from sfi_ros.sources import Frame, Source, Unreadable, open_source
+from sfi_ros.sources import UNSEEN_SEED, Frame, Source, Unreadable, open_source
 
 INTERRUPTED = 130  # the shell's number for a run that Ctrl-C ended
 SYNTHETIC_FRAMES = 100  # the street has no end; without --limit a run does
+
+_COLUMNS = (TextColumn("frames"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
 
 console = Console(stderr=True)
 
@@ -58,20 +62,28 @@ def _parser() -> argparse.ArgumentParser:
 
     run = commands.add_parser(
         "run",
-        help="infer images, a folder, a video or the synthetic street",
+        help="infer images, a folder, a video, a bag or the synthetic street",
         description="Writes foreground/ (0 or 255), background/ (0 road, 1 sidewalk, 2 other), overlay/, overlay.mp4 "
         "and summary.json.",
     )
-    run.add_argument("source", metavar="SOURCE", help="image, folder of images, video, or 'synthetic'")
+    run.add_argument("source", metavar="SOURCE", help="image, folder of images, video, rosbag2, or 'synthetic'")
     run.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="folder for the results")
-    run.add_argument("--weights", type=Path, help="checkpoint (.safetensors); default: the one that ships")
-    run.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
-    run.add_argument("--precision", default="auto", help="auto, float32, float16 or bfloat16 (default: auto)")
-    run.add_argument("--input-height", type=int, metavar="PIXELS", help="height at which the network runs")
-    run.add_argument("--size", choices=("input", "network"), default="input", help="size of the results")
-    run.add_argument("--limit", type=_positive, metavar="N", help="stop after N frames")
-    run.add_argument("--seed", type=int, default=0, help="of the synthetic street (default: 0)")
+    _add_engine_options(run)
+    run.add_argument("--seed", type=int, default=UNSEEN_SEED, help="of the synthetic street (default: %(default)s)")
     run.set_defaults(command=_run)
+
+    bag = commands.add_parser(
+        "bag",
+        help="infer the camera of a rosbag2 into a new one",
+        description="Writes /inpaint/foreground_mask, /inpaint/background and /inpaint/background_confidence with the "
+        "stamps of the images. Needs no ROS installation.",
+    )
+    bag.add_argument("source", type=Path, metavar="IN", help="rosbag2 folder (sqlite3 or MCAP) or ROS 1 bag")
+    bag.add_argument("output", type=Path, metavar="OUT", help="folder of the new bag")
+    bag.add_argument("--topic", help="image topic; default: the only one")
+    bag.add_argument("--overlay", action="store_true", help="write /inpaint/overlay, too")
+    _add_engine_options(bag)
+    bag.set_defaults(command=_bag)
 
     info = commands.add_parser("info", help="say what a checkpoint is")
     info.add_argument("weights", type=Path, metavar="WEIGHTS")
@@ -86,8 +98,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(arguments: argparse.Namespace) -> int:
-    source = open_source(arguments.source, seed=arguments.seed)
+def _add_engine_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--weights", type=Path, help="checkpoint (.safetensors); default: the one that ships")
+    command.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    command.add_argument("--precision", default="auto", help="auto, float32, float16 or bfloat16 (default: auto)")
+    command.add_argument("--input-height", type=int, metavar="PIXELS", help="height at which the network runs")
+    command.add_argument("--size", choices=("input", "network"), default="input", help="size of the results")
+    command.add_argument("--limit", type=_positive, metavar="N", help="stop after N frames")
+
+
+def _engine(arguments: argparse.Namespace) -> InferenceEngine:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", DefaultWeightsMissing)
         engine = InferenceEngine.load(
@@ -99,6 +119,13 @@ def _run(arguments: argparse.Namespace) -> int:
         )
     for warning in caught:
         console.print(f"[bold yellow]warning:[/] {warning.message}", highlight=False, soft_wrap=True)
+    return engine
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    path = arguments.source
+    source = BagSource(path) if is_bag(path) else open_source(path, seed=arguments.seed)
+    engine = _engine(arguments)
     limit = arguments.limit or (SYNTHETIC_FRAMES if source.length is None else None)
     recorder = Recorder(arguments.output, source.rate)
     skipped: list[str] = []
@@ -129,11 +156,30 @@ def _run(arguments: argparse.Namespace) -> int:
     return INTERRUPTED if interrupted else 0
 
 
+def _bag(arguments: argparse.Namespace) -> int:
+    with Progress(*_COLUMNS, console=console) as progress:
+        task = progress.add_task("")
+        summary = infer_bag(
+            arguments.source,
+            arguments.output,
+            _engine(arguments),
+            topic=arguments.topic,
+            with_overlay=arguments.overlay,
+            limit=arguments.limit,
+            progress=lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    for reason in summary.rejected:
+        console.print(f"[yellow]skipped[/] {reason}", highlight=False, soft_wrap=True)
+    if summary.frames == 0:
+        raise ValueError(f"{arguments.source} gave no readable image on {summary.topic}")
+    console.print(f"{summary.frames} images of {summary.topic}; results in {arguments.output}", soft_wrap=True)
+    return 0
+
+
 def _progress(source: Source, limit: int | None) -> Iterator[Frame | Unreadable]:
     """The frames of a source, at most `limit` of them, with a progress bar."""
     total = min(filter(None, (limit, source.length)), default=None)
-    columns = (TextColumn("frames"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as progress:
+    with Progress(*_COLUMNS, console=console) as progress:
         task = progress.add_task("", total=total)
         given = 0
         for frame in source:

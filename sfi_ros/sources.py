@@ -15,6 +15,8 @@ from sfi_ros.synthetic import SyntheticFrame, SyntheticStreet
 IMAGE_SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
 VIDEO_SUFFIXES: Final = frozenset({".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg"})
 SYNTHETIC: Final = "synthetic"
+UNSEEN_SEED: Final = 2_000_000
+"""First seed of the streets on which nothing is ever trained (the split "test" of training/datasets/synthetic.py)."""
 
 
 class SourceError(ValueError):
@@ -60,7 +62,7 @@ class Source(Protocol):
         ...
 
 
-def open_source(source: str | Path, *, seed: int = 0) -> Source:
+def open_source(source: str | Path, *, seed: int = UNSEEN_SEED) -> Source:
     """Open an image file, a folder of images, a video file or, for "synthetic", the synthetic street.
 
     Args:
@@ -145,15 +147,15 @@ class SyntheticSource:
 
     length: int | None = None
 
-    def __init__(self, seed: int):
-        self._street = SyntheticStreet(seed=seed)
-        self.rate = self._street.rate
+    def __init__(self, seed: int = UNSEEN_SEED):
+        self.street = SyntheticStreet(seed=seed)
+        self.rate = self.street.rate
 
     def __iter__(self) -> Iterator[Frame | Unreadable]:
         """Render frame after frame."""
         number = 0
         while True:
-            truth = self._street.frame(number)
+            truth = self.street.frame(number)
             yield Frame(f"frame_{number:06d}", truth.image, truth)
             number += 1
 

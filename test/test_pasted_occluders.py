@@ -104,13 +104,13 @@ def test_same_seed_same_sample_in_any_order_worker_and_process() -> None:
     assert equal(copied[4], first[4])
 
 
-def test_another_seed_or_epoch_gives_other_objects() -> None:
+def test_another_seed_or_generator_gives_other_objects() -> None:
     dataset, other = PastedOccluders(Streets(), seed=1), PastedOccluders(Streets(), seed=2)
     first = [dataset[index] for index in range(6)]
     assert not all(equal(other[index], sample) for index, sample in enumerate(first))
-    dataset.set_epoch(1)
-    assert not all(equal(dataset[index], sample) for index, sample in enumerate(first))
-    dataset.set_epoch(0)
+    drawn = [dataset.sample(index, np.random.default_rng(9)) for index in range(6)]
+    assert not all(equal(one, two) for one, two in zip(first, drawn, strict=True))
+    assert all(equal(dataset.sample(i, np.random.default_rng(9)), sample) for i, sample in enumerate(drawn))
     assert all(equal(dataset[index], sample) for index, sample in enumerate(first))
 
 
@@ -127,10 +127,9 @@ def test_probability_zero_leaves_images_alone() -> None:
 def test_an_image_never_receives_its_own_objects() -> None:
     dataset = PastedOccluders(Streets(images=2), most=9)
     for index in range(2):
-        for epoch in range(5):
-            dataset.set_epoch(epoch)
+        for seed in range(5):
             own = dataset.dataset[index]
-            after = dataset[index]
+            after = dataset.sample(index, np.random.default_rng(seed))
             gained = (after.foreground > 0) & (own.foreground == 0)
             assert (after.categories[gained] == 26 + (1 - index)).all()
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from sfi_ros.sources import Frame, SourceError, Unreadable, open_source
+from sfi_ros.sources import UNSEEN_SEED, Frame, SourceError, Unreadable, open_source
 
 
 def picture(value: int, size: tuple[int, int] = (48, 64)) -> np.ndarray:
@@ -80,6 +80,11 @@ def test_truncated_video_gives_what_is_there_and_says_so(tmp_path):
     frames = list(open_source(path))
     assert isinstance(frames[0], Frame)
     assert len([frame for frame in frames if isinstance(frame, Frame)]) < 40
+
+
+def test_the_street_that_is_shown_was_never_trained_on():
+    seeds = pytest.importorskip("training.datasets.synthetic").SPLIT_SEEDS
+    assert seeds["test"] == UNSEEN_SEED
 
 
 def test_synthetic_street_has_truth_and_no_end():

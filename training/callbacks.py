@@ -34,6 +34,20 @@ LAST, BEST, SCORES = "last.ckpt", "best.ckpt", "scores.jsonl"
 """Files in the run's folder."""
 
 
+STOPPING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def signals_given_back() -> Iterator[None]:
+    """Whatever a run does with the signals that stop it, behind it they mean what they meant before."""
+    before = {number: signal.getsignal(number) for number in STOPPING_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 class Interrupted(Exception):
     """SIGINT or SIGTERM came, and the run was saved; `signal_number` says which."""
 
@@ -70,6 +84,19 @@ def _replaced_at_once(path: Path) -> Iterator[BinaryIO]:
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
+
+
+def _duplicate(source: Path, target: Path) -> None:
+    """Makes `target` the same as `source`, at once; as a second name of the same bytes where that is possible."""
+    if target.exists() and target.samefile(source):
+        return
+    partial = target.with_name(target.name + ".partial")
+    partial.unlink(missing_ok=True)
+    try:
+        os.link(source, partial)  # `source` is never written into, only replaced
+    except OSError:
+        shutil.copyfile(source, partial)
+    partial.replace(target)
 
 
 class ScoreLog:
@@ -132,7 +159,6 @@ class CheckpointWriter(Callback):
         self._saved = start  # the file that holds the state which is validated
         self._signal = 0
         self._step = -1
-        self._handlers: dict[int, Any] = {}
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Takes over the signals (behind Lightning, which has just set its own handlers)."""
@@ -181,19 +207,11 @@ class CheckpointWriter(Callback):
         best_file = self.folder / BEST
         if self._score(pl_module.scores) > best or not best_file.is_file():
             assert self._saved is not None
-            with _replaced_at_once(best_file) as target, self._saved.open("rb") as source:
-                shutil.copyfileobj(source, target)
-
-    def teardown(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
-        """Gives the signals back."""
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        self._handlers.clear()
+            _duplicate(self._saved, best_file)
 
     def _take_signals(self) -> None:
-        if not self._handlers:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._handlers[number] = signal.signal(number, self._on_signal)
+        for number in STOPPING_SIGNALS:
+            signal.signal(number, self._on_signal)
 
     def _score(self, scores: dict[str, dict[str, Any]]) -> float:
         name, score = self.monitored
@@ -254,16 +272,20 @@ class LineProgress(Callback):
 
     def __init__(self, steps: int, seconds: float = 15.0):
         self._pace, self._seconds, self._last = Pace(steps), seconds, -math.inf
+        self._step = 0
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Starts the clock."""
-        self._pace.at(trainer.global_step)
+        self._step = trainer.global_step
+        self._pace.at(self._step)
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, *_: Any
     ) -> None:
         """Prints a line if the last one is old, or the run ends."""
-        now = time.monotonic()
+        if trainer.global_step == self._step:
+            return  # a part of an accumulated batch
+        self._step, now = trainer.global_step, time.monotonic()
         if trainer.is_global_zero and (now - self._last > self._seconds or trainer.global_step == self._pace.steps):
             self._last = now
             speed, remaining = self._pace.at(trainer.global_step)

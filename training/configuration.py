@@ -39,6 +39,8 @@ class NetworkConfig:
         mask_source: "predicted", or "given": the true foreground mask is the input of MPI.
         foreground_classes: number of foreground classes; the loss is written for 1.
         pretrained: null, "imagenet" (torchvision downloads it), or a .safetensors file with torchvision keys.
+        start_from: a product checkpoint (.safetensors of this project) whose weights training goes on from, for
+            one's own data; null starts anew.
         input_height: height of the network's input in pixels, stored in the product checkpoint.
         freeze_batch_norm: keep batch normalisation in evaluation mode (running statistics are used, not updated).
         dropout: overrides the dropout probability everywhere; null keeps the network's own.
@@ -50,6 +52,7 @@ class NetworkConfig:
     mask_source: str = "predicted"
     foreground_classes: int = 1
     pretrained: str | None = None
+    start_from: str | None = None
     input_height: int = 256
     freeze_batch_norm: bool = False
     dropout: float | None = None
@@ -310,9 +313,9 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
             return choice
         raise ConfigurationError(f"{where} must be one of {', '.join(map(str, arguments))}, got {value!r}")
     if origin is dict:
-        if not isinstance(value, dict):
+        if not isinstance(value, dict | None):
             raise ConfigurationError(f"{where} must be a mapping, got {value!r}")
-        entries = {str(key): entry for key, entry in value.items() if entry is not None}
+        entries = {str(key): entry for key, entry in (value or {}).items() if entry is not None}
         return {key: _convert(arguments[1], entry, _join(where, key)) for key, entry in entries.items()}
     if origin is tuple:
         return _convert_tuple(arguments, value, where)

@@ -142,18 +142,11 @@ class TrainingSet(Dataset[TrainingExample]):
         block = self._block(source)
         order = _shuffled(self.lengths[source], block, (self.configuration.seed, _ORDER, source, epoch))
         index = int(order[position])
-        if self.sources[source].pasted == 0:
-            return self.datasets[source][index]
-        pasted = self._pasted(source, os.getpid())
-        pasted.set_epoch(number)  # other objects every time an image comes up
-        return pasted[index]
-
-    @lru_cache(maxsize=16)  # noqa: B019 - one stream per run; it lives as long as its process
-    def _pasted(self, source: int, process: int) -> PastedOccluders:
-        # One wrapper per worker process: its epoch is in memory that forked processes would share.
-        return PastedOccluders(
-            self.datasets[source], seed=self.configuration.seed, probability=self.sources[source].pasted
-        )
+        dataset = self.datasets[source]
+        if isinstance(dataset, PastedOccluders):
+            # Other objects every time an image comes up.
+            return dataset.sample(index, np.random.default_rng((self.configuration.seed, number, index)))
+        return dataset[index]
 
     def _block(self, source: int) -> int:
         # Building a street of the synthetic camera costs as much as ten frames of it: a drive is used up at once.
@@ -328,7 +321,11 @@ def open_source(configuration: Configuration, source: SourceConfig) -> Dataset[S
 
 def _training_source(configuration: Configuration, source: SourceConfig) -> Dataset[Sample]:
     dataset = open_source(configuration, source)
-    return dataset if source.limit is None else _evenly(dataset, source.limit)
+    if source.limit is not None:
+        dataset = _evenly(dataset, source.limit)
+    if source.pasted > 0:
+        dataset = PastedOccluders(dataset, seed=configuration.seed, probability=source.pasted)
+    return dataset
 
 
 def _validation_set(configuration: Configuration, source: SourceConfig) -> Dataset[Sample]:

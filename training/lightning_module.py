@@ -18,7 +18,7 @@ import torch.distributed
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from sfi_ros.network import zoo
+from sfi_ros.network import checkpoint, zoo
 from sfi_ros.network.preprocessing import normalize
 from training.configuration import (
     Configuration,
@@ -108,6 +108,7 @@ class InpaintingModule(lightning.LightningModule):
         self.scores: dict[str, dict[str, Any]] = {}
         self._names: list[str] = []  # of the samples whose gradients the next optimizer step will use
         self.metrics = nn.ModuleDict({name: SceneMetrics() for name in configuration.data.validation})
+        self.train()  # Lightning leaves modules as they are, and frozen normalisation has to be put to sleep
 
     @property
     def product(self) -> nn.Module:
@@ -195,18 +196,18 @@ class InpaintingModule(lightning.LightningModule):
         if self.average is not None:
             self.average.update(self.network)
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, state: dict[str, Any]) -> None:
         """The configuration travels with the weights, and a resumed run is checked against it."""
-        checkpoint["configuration"] = as_dictionary(self.configuration)
+        state["configuration"] = as_dictionary(self.configuration)
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(self, state: dict[str, Any]) -> None:
         """Sets the trainer to the checkpoint's step.
 
         Lightning would restore its nested loops to the very hook in which the file was written. Here the step says
         everything: what comes next depends on nothing else.
         """
-        checkpoint.pop("loops", None)
-        step, loop = checkpoint["global_step"], self.trainer.fit_loop.epoch_loop
+        state.pop("loops", None)
+        step, loop = state["global_step"], self.trainer.fit_loop.epoch_loop
         optimizer_steps = loop.automatic_optimization.optim_progress.optimizer.step.total
         optimizer_steps.ready = optimizer_steps.completed = step
         batches = loop.batch_progress.total
@@ -216,7 +217,9 @@ class InpaintingModule(lightning.LightningModule):
         loop._batches_that_stepped = step  # the loggers' x axis
 
     def _seed_dropout(self, batch_idx: int) -> None:
-        entropy = (self.configuration.seed, self.global_step, batch_idx % 1024, self.global_rank)
+        # Lightning counts batches from where a run was resumed; steps and parts of a step are the same either way.
+        part = batch_idx % self.configuration.data.accumulate
+        entropy = (self.configuration.seed, self.global_step, part, self.global_rank)
         torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1))
 
     def _stop_unless_finite(self, result: Losses) -> None:
@@ -237,7 +240,13 @@ class InpaintingModule(lightning.LightningModule):
 
 
 def build_network(options: NetworkConfig) -> nn.Module:
-    """A network of the zoo as the configuration wants it, channels last (faster convolutions on most devices)."""
+    """A network of the zoo as the configuration wants it, channels last (faster convolutions on most devices).
+
+    Raises:
+        FileNotFoundError: `pretrained` or `start_from` do not exist.
+        ValueError: options that the network does not have, or a checkpoint that does not fit.
+        RuntimeError: the download of pretrained weights failed.
+    """
     network = zoo.build(
         options.name,
         mpi_position=options.mpi_position,
@@ -250,6 +259,14 @@ def build_network(options: NetworkConfig) -> nn.Module:
         for module in network.modules():
             if isinstance(module, nn.modules.dropout._DropoutNd):
                 module.p = options.dropout
+    if options.start_from is not None:
+        start = checkpoint.load(options.start_from)
+        if start.metadata.name != options.name:
+            raise ValueError(
+                f"network.start_from={options.start_from} holds a {start.metadata.name}, not a {options.name}: "
+                f"set network.name={start.metadata.name}"
+            )
+        network.load_state_dict(start.network.state_dict())
     return network.to(memory_format=torch.channels_last)
 
 

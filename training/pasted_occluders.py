@@ -5,8 +5,8 @@ own place hides road, sidewalk or wall whose class the second image's labels tel
 dataset and does that: the network sees an ordinary street with more objects in it, and the true background is
 known behind all that were added.
 
-What is pasted where is drawn from (seed, epoch, index) alone, so a sample is the same in whichever order,
-worker or process it is made.
+What is pasted where is drawn from (seed, index) alone, so a sample is the same in whichever order, worker or
+process it is made.
 """
 
 from __future__ import annotations
@@ -90,20 +90,18 @@ class PastedOccluders(Dataset[Sample]):
         self.min_area, self.max_area = min_area, max_area
         self._cache: OrderedDict[int, list[Occluder]] = OrderedDict()
         self._cache_size = cache
-        self._epoch = 0
 
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def set_epoch(self, epoch: int) -> None:
-        """Draw other objects from now on in this process; for training. Evaluation keeps epoch 0."""
-        self._epoch = epoch
-
     def __getitem__(self, index: int) -> Sample:
         if not 0 <= index < len(self):
             raise IndexError(f"index {index} is outside the {len(self)} images of this dataset")
+        return self.sample(index, np.random.default_rng([self.seed, 0, index]))
+
+    def sample(self, index: int, generator: np.random.Generator) -> Sample:
+        """Return an image with objects drawn from `generator`; training asks for others every time."""
         sample = self.dataset[index]
-        generator = np.random.default_rng([self.seed, self._epoch, index])
         occluders = []
         if generator.random() < self.probability:
             truth = sample.partial_background if sample.true_background is None else sample.true_background

@@ -13,6 +13,7 @@ import shlex
 import shutil
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from training.callbacks import (
     Pictures,
     ScoreLog,
     ScorePrinter,
+    signals_given_back,
 )
 from training.configuration import Configuration, ConfigurationError, as_dictionary, load
 from training.data_module import StreetData, open_source, plan
@@ -153,11 +155,12 @@ def run(configuration: Configuration, *, resume: str | None = None, overwrite: b
         ScoreLog(folder / SCORES).forget_after(step)
     begin = {"datamodule": data, "ckpt_path": None if start is None else str(start)}
     try:
-        if step > 0 and step % round_steps == 0:
-            # The run may have been stopped in the middle of this step's validation.
-            trainer.validate(module, verbose=False, **begin)
-        if step < steps:
-            trainer.fit(module, **begin)
+        with signals_given_back():
+            if step > 0 and step % round_steps == 0:
+                # The run may have been stopped in the middle of this step's validation.
+                trainer.validate(module, verbose=False, **begin)
+            if step < steps:
+                trainer.fit(module, **begin)
     except NonFiniteLoss as error:
         if trainer.is_global_zero:
             (folder / "stopped.txt").write_text(f"{error}\n")
@@ -175,7 +178,7 @@ def export(configuration: Configuration, folder: Path, product: Path) -> None:
     source = folder / (BEST if configuration.run.export == "best" else LAST)
     state = torch.load(source, map_location="cpu", weights_only=True)
     prefix = "average.network." if configuration.optimizer.ema_decay > 0 else "network."
-    network = build_network(type(configuration.network)(**{**vars(configuration.network), "pretrained": None}))
+    network = build_network(replace(configuration.network, pretrained=None, start_from=None))
     network.load_state_dict(
         {key.removeprefix(prefix): value for key, value in state["state_dict"].items() if key.startswith(prefix)}
     )
@@ -326,7 +329,7 @@ def _summary(
     parameters = sum(parameter.numel() for parameter in module.network.parameters())
     lines = [
         f"{network.name} ({parameters / 1e6:.2f} M parameters), MPI at {network.mpi_position}, fill {network.fill}, "
-        f"mask {network.mask_source}, encoder from {network.pretrained or 'random weights'}"
+        f"mask {network.mask_source}, from {network.start_from or network.pretrained or 'random weights'}"
     ]
     stream = data.training_set
     for name, length, share in zip(configuration.data.train, stream.lengths, stream.shares, strict=True):
@@ -387,6 +390,7 @@ def _quiet_lightning() -> None:
     """Silences advice that does not apply here."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", ".*decoding and encoding capabilities of TorchVision are deprecated.*")
     warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")
     warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")
     warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")

@@ -1,0 +1,213 @@
+"""The pixel formats of ROS image messages as RGB arrays, without ROS: the node and the offline bag reader share it.
+
+A view is the message's own memory, never a copy. What cannot be an image raises `ImageError` before OpenCV sees it.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import cv2
+import numpy as np
+
+MAX_MEGAPIXELS: Final = 24.0
+"""Default limit; an 8k picture has 33."""
+
+
+class ImageError(ValueError):
+    """An image message that cannot be decoded; the message names what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class _Encoding:
+    """How an encoding lies in memory and how OpenCV turns it into RGB.
+
+    Attributes:
+        channels: values per pixel.
+        depth: bits per value, 8 or 16.
+        to_rgb: 8-bit view -> (H, W, 3) uint8 RGB.
+        rows_per_row: rows of memory for one row of pixels; 1.5 for the planar 4:2:0 formats.
+        even: width (and height, where rows are shared) must be even.
+    """
+
+    channels: int
+    depth: int
+    to_rgb: Callable[[np.ndarray], np.ndarray]
+    rows_per_row: float = 1.0
+    even: bool = False
+
+
+def _itself(view: np.ndarray) -> np.ndarray:
+    return view
+
+
+def _with(code: int) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda view: cv2.cvtColor(view, code)
+
+
+_GRAY, _BGR = _with(cv2.COLOR_GRAY2RGB), _with(cv2.COLOR_BGR2RGB)
+_RGBA, _BGRA = _with(cv2.COLOR_RGBA2RGB), _with(cv2.COLOR_BGRA2RGB)
+_UYVY, _YUYV = _with(cv2.COLOR_YUV2RGB_UYVY), _with(cv2.COLOR_YUV2RGB_YUYV)
+
+# ROS names a Bayer pattern by its first two rows from the corner; OpenCV's older names start at the second pixel of
+# the second row, which is why RGGB is "BG" here.
+_BAYER = {
+    "rggb": _with(cv2.COLOR_BayerBG2RGB),
+    "bggr": _with(cv2.COLOR_BayerRG2RGB),
+    "gbrg": _with(cv2.COLOR_BayerGR2RGB),
+    "grbg": _with(cv2.COLOR_BayerGB2RGB),
+}
+
+_ENCODINGS: Final[dict[str, _Encoding]] = {
+    "rgb8": _Encoding(3, 8, _itself),
+    "bgr8": _Encoding(3, 8, _BGR),
+    "rgba8": _Encoding(4, 8, _RGBA),
+    "bgra8": _Encoding(4, 8, _BGRA),
+    "mono8": _Encoding(1, 8, _GRAY),
+    "8UC1": _Encoding(1, 8, _GRAY),
+    "8UC3": _Encoding(3, 8, _BGR),
+    "8UC4": _Encoding(4, 8, _BGRA),
+    "rgb16": _Encoding(3, 16, _itself),
+    "bgr16": _Encoding(3, 16, _BGR),
+    "rgba16": _Encoding(4, 16, _RGBA),
+    "bgra16": _Encoding(4, 16, _BGRA),
+    "mono16": _Encoding(1, 16, _GRAY),
+    "16UC1": _Encoding(1, 16, _GRAY),
+    "16UC3": _Encoding(3, 16, _BGR),
+    "16UC4": _Encoding(4, 16, _BGRA),
+    "yuv422": _Encoding(2, 8, _UYVY, even=True),
+    "uyvy": _Encoding(2, 8, _UYVY, even=True),
+    "yuv422_yuy2": _Encoding(2, 8, _YUYV, even=True),
+    "yuyv": _Encoding(2, 8, _YUYV, even=True),
+    "nv12": _Encoding(1, 8, _with(cv2.COLOR_YUV2RGB_NV12), rows_per_row=1.5, even=True),
+    "nv21": _Encoding(1, 8, _with(cv2.COLOR_YUV2RGB_NV21), rows_per_row=1.5, even=True),
+    **{f"bayer_{pattern}8": _Encoding(1, 8, to_rgb) for pattern, to_rgb in _BAYER.items()},
+    **{f"bayer_{pattern}16": _Encoding(1, 16, to_rgb) for pattern, to_rgb in _BAYER.items()},
+}
+
+ENCODINGS: Final = tuple(_ENCODINGS)
+"""Names that `to_rgb` accepts in a message of type sensor_msgs/Image."""
+
+
+def view(message: Any, max_megapixels: float = MAX_MEGAPIXELS) -> np.ndarray:
+    """The pixels of a sensor_msgs/Image where they lie, in the encoding's own channel order.
+
+    Args:
+        message: anything with the fields of sensor_msgs/Image; rclpy's and rosbags' messages both fit.
+        max_megapixels: larger images are refused.
+
+    Returns:
+        (H, W) or (H, W, C) uint8 or uint16 sharing the memory of `message.data`, with its row step; (H * 3 / 2, W) for
+        NV12 and NV21. 16-bit values have the message's byte order.
+
+    Raises:
+        ImageError: an encoding that is not in `ENCODINGS`, a size of zero or above the limit, or data that do not fit.
+    """
+    encoding = _ENCODINGS.get(message.encoding)
+    if encoding is None:
+        raise ImageError(f"unknown encoding {message.encoding!r}; known are {', '.join(ENCODINGS)}")
+    height, width, step = int(message.height), int(message.width), int(message.step)
+    what = f"{message.encoding} image of {width}x{height}"
+    _check_size(width, height, what, max_megapixels)
+    if encoding.even and (width % 2 or (encoding.rows_per_row != 1 and height % 2)):
+        raise ImageError(f"{what}: chroma is shared by pairs of pixels, so its sides must be even")
+    itemsize = encoding.depth // 8
+    row = width * encoding.channels * itemsize
+    if step < row:
+        raise ImageError(f"{what} has step {step}, but a row of it needs {row} bytes")
+    rows = int(height * encoding.rows_per_row)
+    data = np.frombuffer(message.data, dtype=np.uint8)
+    if data.size != step * rows:
+        raise ImageError(f"{what} with step {step} needs {step * rows} bytes of data; it has {data.size}")
+    order = ">" if message.is_bigendian else "<"
+    dtype = np.dtype(np.uint8) if itemsize == 1 else np.dtype(f"{order}u2")
+    if encoding.channels == 1:
+        return np.ndarray((rows, width), dtype, data, strides=(step, itemsize))
+    shape = (rows, width, encoding.channels)
+    return np.ndarray(shape, dtype, data, strides=(step, encoding.channels * itemsize, itemsize))
+
+
+def to_rgb(message: Any, max_megapixels: float = MAX_MEGAPIXELS) -> np.ndarray:
+    """A sensor_msgs/Image as (H, W, 3) uint8 RGB; for rgb8 a view of the message, otherwise one conversion.
+
+    16-bit images keep their upper eight bits.
+
+    Args:
+        message: see `view`.
+        max_megapixels: see `view`.
+
+    Raises:
+        ImageError: see `view`.
+    """
+    pixels = view(message, max_megapixels)
+    encoding = _ENCODINGS[message.encoding]
+    if encoding.depth == 16:
+        pixels = (pixels >> 8).astype(np.uint8)
+    try:
+        return encoding.to_rgb(pixels)
+    except cv2.error as error:  # a Bayer image of one pixel, for example
+        size = f"{message.width}x{message.height}"
+        raise ImageError(f"{message.encoding} image of {size} cannot be converted to RGB: {error.err}") from error
+
+
+def decode_compressed(message: Any, max_megapixels: float = MAX_MEGAPIXELS) -> np.ndarray:
+    """A sensor_msgs/CompressedImage holding a JPEG or PNG as (H, W, 3) uint8 RGB.
+
+    Args:
+        message: anything with its fields `format` and `data`.
+        max_megapixels: larger images are refused before they are decoded.
+
+    Raises:
+        ImageError: another format, a truncated or damaged file, or one that is too large.
+    """
+    data = np.frombuffer(message.data, dtype=np.uint8)
+    width, height = _compressed_size(memoryview(data), message.format)
+    _check_size(width, height, f"compressed image of {width}x{height}", max_megapixels)
+    try:
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    except cv2.error:
+        image = None
+    if image is None:
+        raise ImageError(f"compressed image of {width}x{height} ({data.size} bytes) is damaged")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def _check_size(width: int, height: int, what: str, max_megapixels: float) -> None:
+    if width == 0 or height == 0:
+        raise ImageError(f"{what} has no pixels")
+    if width * height > max_megapixels * 1e6:
+        raise ImageError(f"{what} exceeds the limit of {max_megapixels:g} megapixels (parameter max_megapixels)")
+
+
+def _compressed_size(data: memoryview, name: str) -> tuple[int, int]:
+    """Width and height from the header of a JPEG or PNG, which must be whole: decoders paint what is missing grey."""
+    if bytes(data[:8]) == b"\x89PNG\r\n\x1a\n":
+        if len(data) < 45 or b"IEND" not in bytes(data[-64:]):
+            raise ImageError(f"PNG of {len(data)} bytes is truncated: it has no end")
+        return struct.unpack(">II", data[16:24])
+    if bytes(data[:3]) == b"\xff\xd8\xff":
+        if b"\xff\xd9" not in bytes(data[-4096:]):  # some cameras pad behind the end
+            raise ImageError(f"JPEG of {len(data)} bytes is truncated: it has no end-of-image marker")
+        return _jpeg_size(data)
+    what = "is empty" if len(data) == 0 else f"starts with {bytes(data[:4]).hex(' ')}"
+    raise ImageError(f"compressed image with format {name!r} {what}; accepted are JPEG and PNG")
+
+
+def _jpeg_size(data: memoryview) -> tuple[int, int]:
+    position = 2
+    while position + 9 <= len(data):
+        if data[position] != 0xFF:
+            break
+        marker = data[position + 1]
+        if marker == 0xFF:  # fill byte
+            position += 1
+            continue
+        length = int.from_bytes(data[position + 2 : position + 4], "big")
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a start of frame, not a table
+            height, width = struct.unpack(">HH", data[position + 5 : position + 9])
+            return width, height
+        position += 2 + length
+    raise ImageError(f"JPEG of {len(data)} bytes is damaged: no frame header")

@@ -1,0 +1,66 @@
+"""Image messages of ROS: what comes in as RGB arrays, what goes out filled with a single copy."""
+
+from __future__ import annotations
+
+import array
+
+import cv2
+import numpy as np
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
+
+from sfi_ros.encodings import MAX_MEGAPIXELS, ImageError, decode_compressed, to_rgb
+
+__all__ = ["ImageError", "compressed_message", "image_message", "rgb_of"]
+
+_CHANNELS = {"mono8": 1, "rgb8": 3, "bgr8": 3}
+
+
+def rgb_of(message: Image | CompressedImage, max_megapixels: float = MAX_MEGAPIXELS) -> np.ndarray:
+    """The picture of a message as (H, W, 3) uint8 RGB; it may share the message's memory.
+
+    Raises:
+        ImageError: it cannot be decoded; the message names why.
+    """
+    if isinstance(message, CompressedImage):
+        return decode_compressed(message, max_megapixels)
+    return to_rgb(message, max_megapixels)
+
+
+def image_message(pixels: np.ndarray, encoding: str, header: Header) -> Image:
+    """Make a sensor_msgs/Image.
+
+    Args:
+        pixels: (H, W) uint8 for mono8, (H, W, 3) uint8 for rgb8 and bgr8.
+        encoding: mono8, rgb8 or bgr8.
+        header: stamp and frame of the message; shared, not copied.
+
+    Raises:
+        ValueError: pixels that do not fit the encoding.
+    """
+    channels = 1 if pixels.ndim == 2 else pixels.shape[-1]
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or _CHANNELS.get(encoding) != channels:
+        raise ValueError(f"{pixels.shape} {pixels.dtype} is no {encoding}; known are {', '.join(_CHANNELS)}")
+    message = Image(header=header, encoding=encoding, height=pixels.shape[0], width=pixels.shape[1])
+    message.step = pixels.shape[1] * channels
+    message.data = _filled(pixels)
+    return message
+
+
+def compressed_message(pixels: np.ndarray, header: Header, quality: int = 90) -> CompressedImage:
+    """Make a sensor_msgs/CompressedImage.
+
+    Args:
+        pixels: (H, W, 3) uint8 RGB.
+        header: stamp and frame of the message; shared, not copied.
+        quality: of the JPEG, 1 to 100.
+    """
+    _, data = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return CompressedImage(header=header, format="rgb8; jpeg compressed bgr8", data=_filled(data))
+
+
+def _filled(pixels: np.ndarray) -> array.array:
+    """The pixels as the type that rclpy stores; assigning an ndarray to `.data` instead would convert every byte."""
+    data = array.array("B")
+    data.frombytes(np.ascontiguousarray(pixels))
+    return data

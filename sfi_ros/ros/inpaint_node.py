@@ -1,0 +1,281 @@
+"""The lifecycle node: a camera in, foreground masks and the background behind them out.
+
+configure loads the weights and warms up, activate listens to the camera, deactivate stops, cleanup frees the memory.
+Frames are worked on by a thread of their own (`worker`), so services, parameters and diagnostics answer meanwhile.
+
+    ros2 run sfi_ros inpaint_node --ros-args -r image:=/camera/image_raw
+    python -m sfi_ros.ros.inpaint_node --ros-args -r image:=/camera/image_raw
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import rclpy
+import torch
+from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.srv import ChangeState
+from rclpy.clock import Clock, ClockType, JumpThreshold
+from rclpy.duration import Duration
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.impl.implementation_singleton import rclpy_implementation
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+
+from sfi_ros.inference import DefaultWeightsMissing, InferenceEngine
+from sfi_ros.ros import diagnostics
+from sfi_ros.ros.camera import Arrival, Camera
+from sfi_ros.ros.mailbox import Mailbox
+from sfi_ros.ros.monitor import Monitor
+from sfi_ros.ros.parameters import Parameters
+from sfi_ros.ros.results import Results
+from sfi_ros.ros.spinning import spin, start_ros
+from sfi_ros.ros.worker import Worker
+
+SUCCESS, FAILURE, ERROR = (
+    TransitionCallbackReturn.SUCCESS,
+    TransitionCallbackReturn.FAILURE,
+    TransitionCallbackReturn.ERROR,
+)
+RCLError = rclpy_implementation.RCLError
+_WARM_UP_SIZE = (720, 1280)
+_STOP_TIMEOUT = 10.0  # seconds a frame may still take when the node is deactivated
+
+
+class InpaintNode(LifecycleNode):
+    """See the module; parameters are listed in `parameters.SETTINGS`, topics in docs/node.md.
+
+    Raises:
+        ValueError: a parameter was given a value that is not acceptable.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("inpaint")
+        self._answer_impossible_transitions()
+        self._engine: InferenceEngine | None = None
+        self._results: Results | None = None
+        self._camera: Camera | None = None
+        self._worker: Worker | None = None
+        self._configure_problem = ""
+        self._settings = Parameters(self, is_configured=lambda: self._engine is not None)
+        self._mailbox: Mailbox[Arrival] = Mailbox()
+        self._monitor = Monitor()
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        # Of a clock that never stops: with use_sim_time the node's own stands still while no bag plays.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(1.0, self._report, clock=steady)
+        self.create_timer(0.1, self._follow_demand, clock=steady)
+        self._autostart_timer = None
+        if self._settings["autostart"]:
+            self._autostart_timer = self.create_timer(1e-3, self._autostart, clock=steady)
+        backward = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True)
+        self._jumps = self.get_clock().create_jump_callback(
+            backward, post_callback=lambda _: self._monitor.time_jumped()
+        )
+
+    # --- lifecycle: rclpy swallows what a transition raises, so each is wrapped to say it ---
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load the weights and warm up; a failure leaves the node unconfigured and says why."""
+        return self._attempt("configure", self._configure, otherwise=FAILURE)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Listen to the camera, at once or, when lazy, as soon as somebody subscribes to a result."""
+        return self._attempt("activate", self._activate, otherwise=FAILURE)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop after the frame at hand."""
+        return self._attempt("deactivate", self._deactivate, otherwise=ERROR)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Let go of the network and its memory."""
+        return self._attempt("cleanup", self._release, otherwise=ERROR)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop and let go."""
+        return self._attempt("shutdown", self.close, otherwise=ERROR)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Go back to unconfigured after a transition that went wrong."""
+        return self._attempt("error processing", self.close, otherwise=FAILURE)
+
+    def close(self) -> None:
+        """Stop whatever runs and free what is held."""
+        try:
+            self._deactivate()
+        finally:
+            self._release()
+
+    def _answer_impossible_transitions(self) -> None:
+        """Answer a request to activate an unconfigured node, say, with a refusal: rclpy raises and never answers."""
+        service = self._service_change_state
+        change = service.callback
+
+        def change_or_refuse(request: ChangeState.Request, response: ChangeState.Response) -> ChangeState.Response:
+            try:
+                return change(request, response)
+            except RCLError:
+                asked = request.transition.label or f"transition {request.transition.id}"
+                self.get_logger().warning(f"{asked} is not possible while {self._state()}")
+                response.success = False
+                return response
+
+        service.callback = change_or_refuse
+
+    def _attempt(
+        self, name: str, step: Callable[[], None], otherwise: TransitionCallbackReturn
+    ) -> TransitionCallbackReturn:
+        try:
+            step()
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            if name == "configure":
+                self._configure_problem = str(error)
+            self.get_logger().error(f"{name} failed: {reason}")
+            if not isinstance(error, (OSError, ValueError, RuntimeError)):  # not one that names its remedy
+                self.get_logger().error(traceback.format_exc())
+            return otherwise
+        return SUCCESS
+
+    def _configure(self) -> None:
+        parameters = self._settings
+        if parameters["cpu_threads"]:
+            torch.set_num_threads(parameters["cpu_threads"])
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", DefaultWeightsMissing)
+            engine = InferenceEngine.load(
+                parameters["weights"] or None,
+                device=parameters["device"],
+                precision=parameters["precision"],
+                input_height=parameters["input_height"] or None,
+                output_size=parameters["output_size"],
+            )
+        for warning in caught:
+            self.get_logger().warning(str(warning.message))
+        engine(np.zeros((*_WARM_UP_SIZE, 3), np.uint8))
+        self._results = Results(self, engine.weights_name)
+        self._engine = engine
+        self._configure_problem = ""
+        self.get_logger().info(
+            f"configured: {engine.weights_name} ({engine.metadata.name}) on {engine.device}, "
+            f"{str(engine.dtype).removeprefix('torch.')}, {engine.input_height} pixels high"
+        )
+
+    def _activate(self) -> None:
+        self._monitor.start()
+        self._mailbox.clear()
+        topic = self.resolve_topic_name("image")
+        self._worker = Worker(self, topic, self._settings, self._engine, self._mailbox, self._results, self._monitor)
+        self._follow_demand()
+        self.get_logger().info(f"active: camera {topic}, results in {self.get_fully_qualified_name()}/")
+
+    def _deactivate(self) -> None:
+        if self._camera is not None:
+            self._camera.close()
+            self._camera = None
+        worker, self._worker = self._worker, None
+        if worker is not None and not worker.stop(_STOP_TIMEOUT):
+            raise RuntimeError(f"a frame has been in the network for {worker.busy_for:.0f} s; its thread was abandoned")
+
+    def _release(self) -> None:
+        if self._results is not None:
+            self._results.close()
+            self._results = None
+        self._engine = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    # --- timers ---
+
+    def _autostart(self) -> None:
+        """Configure and activate; after a failure again and again, since weights may yet arrive."""
+        self.destroy_timer(self._autostart_timer)
+        self._autostart_timer = None
+        if self._state() != "unconfigured":
+            return  # somebody else was faster
+        if self.trigger_configure() == SUCCESS:
+            self.trigger_activate()
+        elif retry := self._settings["autostart_retry"]:
+            self.get_logger().info(f"trying again in {retry:g} s")
+            steady = Clock(clock_type=ClockType.STEADY_TIME)
+            self._autostart_timer = self.create_timer(retry, self._autostart, clock=steady)
+
+    def _follow_demand(self) -> None:
+        """Subscribe to the camera while results are wanted, and only then."""
+        if self._worker is None:
+            return
+        wanted = not self._settings["lazy"] or self._results.wanted()
+        if wanted and self._camera is None:
+            self._monitor.resume()
+            self._camera = Camera(self, self._settings["image_transport"], self._mailbox, self._monitor)
+        elif not wanted and self._camera is not None:
+            self._camera.close()
+            self._camera = None
+
+    def _report(self) -> None:
+        parameters, worker, camera = self._settings, self._worker, self._camera
+        if camera is not None:
+            camera.warn()
+        condition = diagnostics.Condition(
+            lifecycle=self._state(),
+            configure_problem=self._configure_problem,
+            demanded=camera is not None,
+            camera_problem=camera.problems() if camera else "",
+            untrained=self._engine is not None and not self._engine.is_trained,
+            busy_for=worker.busy_for if worker else 0.0,
+            worker_alive=worker is None or worker.alive,
+            facts=self._facts(),
+        )
+        limits = diagnostics.Limits(
+            **{
+                name: parameters[f"diagnostics.{name}"]
+                for name in ("stale_warn", "stale_error", "latency_warn", "latency_error", "stall_error")
+            }
+        )
+        name = f"{self.get_fully_qualified_name()[1:]}: camera"
+        message = DiagnosticArray(status=[diagnostics.status(name, condition, self._monitor.snapshot(), limits)])
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(message)
+
+    def _facts(self) -> dict[str, str]:
+        facts = {"camera topic": self._camera.topic if self._camera else self.resolve_topic_name("image")}
+        engine = self._engine
+        if engine is not None:
+            facts["weights"] = engine.weights_name
+            facts["network"] = engine.metadata.name
+            facts["device"] = str(engine.device)
+            facts["precision"] = str(engine.dtype).removeprefix("torch.")
+            if engine.device.type == "cuda":
+                facts["GPU"] = torch.cuda.get_device_name(engine.device)
+                facts["GPU memory (MiB)"] = f"{torch.cuda.memory_reserved(engine.device) / 2**20:.0f}"
+        return facts
+
+    def _state(self) -> str:
+        return self._state_machine.current_state[1]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the node until it is asked to end; returns the exit status."""
+    start_ros(arguments)
+    try:
+        node = InpaintNode()
+    except (ValueError, InvalidParameterTypeException, InvalidParameterValueException) as error:
+        print(f"inpaint_node: {error}", file=sys.stderr)
+        rclpy.shutdown()
+        return 1
+    try:
+        spin(node)
+    finally:
+        node.close()
+        node.destroy_node()
+        rclpy.shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

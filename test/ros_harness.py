@@ -1,0 +1,237 @@
+"""Real ROS for tests: a domain of their own, processes of ours, and a probe that publishes, listens and asks."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rcl_interfaces.srv import DescribeParameters, GetParameters, SetParameters
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+
+from sfi_ros.network import checkpoint, zoo
+from sfi_ros.ros.dds import profile_environment
+from sfi_ros.ros.image_messages import image_message
+
+# Two test processes at once, and whoever else is on this machine, each in a domain of their own.
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+os.environ["ROS_DOMAIN_ID"] = str(1 + (_WORKER % 2) * 50 + os.getpid() % 50)
+os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+os.environ.update(profile_environment())  # without it, images above half a megabyte get lost
+
+PATIENCE = 120.0  # seconds until a condition counts as never coming true; the machine may be busy
+TRANSITIONS = {
+    "configure": Transition.TRANSITION_CONFIGURE,
+    "activate": Transition.TRANSITION_ACTIVATE,
+    "deactivate": Transition.TRANSITION_DEACTIVATE,
+    "cleanup": Transition.TRANSITION_CLEANUP,
+    "shutdown": Transition.TRANSITION_INACTIVE_SHUTDOWN,
+}
+
+
+def wait_for(condition: Callable[[], object], what: str, timeout: float = PATIENCE):
+    """Poll until `condition()` is true and return its value."""
+    deadline = time.monotonic() + timeout
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"{what} did not happen within {timeout:.0f} s"
+        time.sleep(0.02)
+    return value
+
+
+def small_weights(path: Path) -> Path:
+    """A checkpoint that is quick to run; its weights are random."""
+    checkpoint.save(path, zoo.build("fast-mobilenetv2").eval(), input_height=64)
+    return path
+
+
+class Process:
+    """A module of `sfi_ros.ros` run as a process."""
+
+    def __init__(self, module: str, *ros_arguments: str, log: Path, env: dict[str, str] | None = None, cwd=None):
+        self.log_path = log
+        command = [sys.executable, "-m", f"sfi_ros.ros.{module}", "--ros-args", *ros_arguments]
+        with log.open("wb") as out:
+            self._process = subprocess.Popen(
+                command, stdout=out, stderr=out, env={**os.environ, **(env or {})}, cwd=cwd
+            )
+
+    def log(self) -> str:
+        return self.log_path.read_text(encoding="utf-8", errors="replace")
+
+    def wait(self) -> int:
+        return self._process.wait(PATIENCE)
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> int:
+        """End it as Ctrl-C does; returns its exit status."""
+        if self.alive:
+            self._process.send_signal(signal.SIGINT)
+            try:
+                self._process.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                self.kill()
+        return self._process.returncode
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+
+class Probe:
+    """A node of the test, spun by a thread."""
+
+    def __init__(self) -> None:
+        rclpy.init(args=[])
+        self.node = rclpy.create_node("probe")
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(self.node)
+        self._thread = threading.Thread(target=self._executor.spin, daemon=True)
+        self._thread.start()
+        self._statuses: dict[str, DiagnosticStatus] = {}
+        self.node.create_subscription(DiagnosticArray, "/diagnostics", self._remember, 10)
+
+    def close(self) -> None:
+        self._executor.shutdown()
+        rclpy.shutdown()
+        self._thread.join(5)
+
+    def listen(self, topic: str, message_type=Image, qos=None) -> Inbox:
+        return Inbox(self.node, topic, message_type, qos or QoSProfile(depth=50))
+
+    def status(self, node: str = "/inpaint") -> dict[str, str]:
+        """The node's last diagnostics as a dictionary, with "message" and "level" (0, 1, 2)."""
+        status = self._statuses.get(f"{node[1:]}: camera")
+        if status is None:
+            return {"message": "", "level": "", "state": ""}
+        values = {value.key: value.value for value in status.values}
+        return {**values, "message": status.message, "level": str(status.level[0])}
+
+    def await_status(self, condition: Callable[[dict[str, str]], object], what: str, node: str = "/inpaint"):
+        self._statuses.clear()  # what was said before does not count
+        wait_for(lambda: self.status(node)["message"] and condition(self.status(node)), what)
+        return self.status(node)
+
+    def call(self, service_type, name: str, request):
+        client = self.node.create_client(service_type, name)
+        try:
+            wait_for(client.service_is_ready, f"service {name}")
+            future = client.call_async(request)
+            wait_for(future.done, f"an answer of {name}")
+            return future.result()
+        finally:
+            self.node.destroy_client(client)
+
+    def state(self, node: str = "/inpaint") -> str:
+        return self.call(GetState, f"{node}/get_state", GetState.Request()).current_state.label
+
+    def transition(self, name: str, node: str = "/inpaint") -> bool:
+        request = ChangeState.Request(transition=Transition(id=TRANSITIONS[name]))
+        return self.call(ChangeState, f"{node}/change_state", request).success
+
+    def set(self, name: str, value, node: str = "/inpaint"):
+        parameter = Parameter(name, value=value).to_parameter_msg()
+        request = SetParameters.Request(parameters=[parameter])
+        return self.call(SetParameters, f"{node}/set_parameters", request).results[0]
+
+    def get(self, names: list[str], node: str = "/inpaint"):
+        return self.call(GetParameters, f"{node}/get_parameters", GetParameters.Request(names=names)).values
+
+    def describe(self, names: list[str], node: str = "/inpaint"):
+        request = DescribeParameters.Request(names=names)
+        return self.call(DescribeParameters, f"{node}/describe_parameters", request).descriptors
+
+    def _remember(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            self._statuses[status.name] = status
+
+
+class Inbox:
+    """Messages of one topic, until the end of its `with` block."""
+
+    def __init__(self, node, topic: str, message_type, qos):
+        self._node = node
+        self.messages: list = []
+        self._subscription = node.create_subscription(message_type, topic, self.messages.append, qos)
+        self.topic = topic
+
+    @property
+    def publishers(self) -> int:
+        return self._node.count_publishers(self._subscription.topic_name)
+
+    def stamps(self) -> list[tuple[int, int]]:
+        return [stamp_of(message) for message in list(self.messages)]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._node.destroy_subscription(self._subscription)
+
+
+class Camera:
+    """Publishes pictures of the test."""
+
+    def __init__(self, probe: Probe, topic: str = "/image", message_type=Image, qos=None):
+        self._node = probe.node
+        self._publisher = self._node.create_publisher(message_type, topic, qos or QoSProfile(depth=10))
+
+    @property
+    def subscribers(self) -> int:
+        return self._publisher.get_subscription_count()
+
+    def header(self) -> Header:
+        return Header(stamp=self._node.get_clock().now().to_msg(), frame_id="front")
+
+    def send(self, message) -> None:
+        self._publisher.publish(message)
+
+    def show(self, image: np.ndarray, encoding: str = "rgb8") -> tuple[int, int]:
+        """Publish one image; returns its stamp."""
+        message = image_message(image, encoding, self.header())
+        self.send(message)
+        return stamp_of(message)
+
+    def show_until(self, condition: Callable[[], object], what: str, image: np.ndarray, pause: float = 0.05):
+        """Publish one image again and again until `condition()`; returns the stamps."""
+        stamps: list[tuple[int, int]] = []
+
+        def step():
+            stamps.append(self.show(image))
+            time.sleep(pause)
+            return condition()
+
+        wait_for(step, what)
+        return stamps
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._node.destroy_publisher(self._publisher)
+
+
+def stamp_of(message) -> tuple[int, int]:
+    return message.header.stamp.sec, message.header.stamp.nanosec

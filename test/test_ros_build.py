@@ -1,0 +1,126 @@
+"""`colcon build` from the wheels of PyPI, with and without --symlink-install, and ~/scene from what it built."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed (pip install sfi_ros[ros])")
+
+from ros_harness import Probe, Process, small_weights, wait_for
+
+from sfi_ros.ros.wheel_build import build, missing, python_path
+
+pytestmark = [
+    pytest.mark.timeout(3600),
+    pytest.mark.skipif(bool(missing()), reason=f"building messages needs {missing()}"),
+]
+
+# What a subscriber does in a process that has the built messages: prints what it received.
+LISTEN = """
+import rclpy, json, numpy as np
+from sfi_ros.msg import InpaintedScene
+rclpy.init()
+node = rclpy.create_node("listener")
+received = []
+node.create_subscription(InpaintedScene, "/inpaint/scene", received.append, 10)
+while not received:
+    rclpy.spin_once(node, timeout_sec=1.0)
+scene = received[0]
+images = {n: getattr(scene, n) for n in ("foreground_mask", "background", "confidence")}
+print(json.dumps({
+    "frame_id": scene.header.frame_id,
+    "stamps": [(i.header.stamp.sec, i.header.stamp.nanosec) for i in images.values()],
+    "stamp": (scene.header.stamp.sec, scene.header.stamp.nanosec),
+    "sizes": [(i.height, i.width, i.encoding, len(i.data)) for i in images.values()],
+    "classes": dict(zip(scene.class_names, map(int, scene.class_ids))),
+    "share": scene.foreground_share,
+    "true_share": float((np.frombuffer(images["foreground_mask"].data, np.uint8) > 0).mean()),
+    "seconds": scene.processing_time,
+    "weights": scene.weights,
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    return tmp_path_factory.mktemp("workspace")
+
+
+@pytest.mark.parametrize("symlink_install", [False, True])
+def test_built_scenes_are_published(workspace, tmp_path, symlink_install):
+    install = build(workspace, symlink_install=symlink_install)
+    share = install / "sfi_ros" / "share" / "sfi_ros"
+    for name in ("launch/inpaint.launch.py", "launch/demo.launch.py", "config/inpaint.yaml", "package.xml"):
+        assert (share / name).is_file()
+    for name in ("inpaint_node", "camera_player", "sfi", "demo"):
+        assert os.access(install / "sfi_ros" / "lib" / "sfi_ros" / name, os.X_OK)
+    modules = python_path(install)
+    assert (modules / "sfi_ros" / "msg" / "__init__.py").is_file()
+    assert (modules / "sfi_ros" / "ros" / "inpaint_node.py").is_symlink() == symlink_install
+
+    libraries = os.pathsep.join([str(install / "sfi_ros" / "lib"), os.environ.get("LD_LIBRARY_PATH", "")])
+    environment = {"PYTHONPATH": str(modules), "LD_LIBRARY_PATH": libraries}
+    weights = small_weights(tmp_path / "small.safetensors")
+    probe = Probe()
+    try:
+        with (
+            Process(
+                "inpaint_node",
+                *("-p", f"weights:={weights}", "-p", "device:=cpu"),
+                log=tmp_path / "node",
+                env=environment,
+                cwd=tmp_path,
+            ) as node,
+            Process(
+                "camera_player",
+                *("-p", "loop:=true", "-p", "rate:=5.0", "-p", "frame_id:=front"),
+                log=tmp_path / "player",
+                env=environment,
+                cwd=tmp_path,
+            ),
+        ):
+            listener = subprocess.run(
+                [sys.executable, "-c", LISTEN],
+                env={**os.environ, **environment},
+                cwd=tmp_path,
+                capture_output=True,
+                text=True,
+                timeout=900,
+            )
+            assert listener.returncode == 0, listener.stderr + node.log()
+            assert "~/scene is left out" not in node.log()
+            wait_for(lambda: probe.status()["weights"] == "small.safetensors", "diagnostics")
+    finally:
+        probe.close()
+    scene = json.loads(listener.stdout.strip().splitlines()[-1])
+    assert scene["frame_id"] == "front"
+    assert scene["stamps"] == [scene["stamp"]] * 3
+    assert scene["sizes"] == [[256, 512, "mono8", 256 * 512]] * 3
+    assert scene["classes"] == {"road": 0, "sidewalk": 1, "other": 2}
+    assert scene["share"] == pytest.approx(scene["true_share"], abs=1e-6)
+    assert scene["seconds"] > 0
+    assert scene["weights"] == "small.safetensors"
+
+
+@pytest.mark.parametrize("executable", ["inpaint_node", "camera_player"])
+def test_executables_run(workspace, executable):
+    """As `ros2 run` starts them; --help of ROS is not a thing, a parameter of a wrong type is refused at once."""
+    install = build(workspace)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(python_path(install)),
+        "LD_LIBRARY_PATH": os.pathsep.join([str(install / "sfi_ros" / "lib"), os.environ.get("LD_LIBRARY_PATH", "")]),
+    }
+    path = install / "sfi_ros" / "lib" / "sfi_ros" / executable
+    wrong = {"inpaint_node": "lazy:=7", "camera_player": "loop:=7"}[executable]
+    result = subprocess.run(
+        [str(path), "--ros-args", "-p", wrong], env=environment, capture_output=True, text=True, timeout=600
+    )
+    assert result.returncode == 1
+    assert f"{executable}: " in result.stderr
+    assert wrong.split(":=")[0] in result.stderr

@@ -1,0 +1,136 @@
+"""What diagnostics conclude from what happened, and the mailbox in which the newest frame wins."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+pytest.importorskip("diagnostic_msgs", reason="ROS messages are not installed (pip install sfi_ros[ros])")
+
+from dataclasses import replace
+
+from sfi_ros.ros.diagnostics import ERROR, OK, WARN, Condition, Limits, status
+from sfi_ros.ros.mailbox import Mailbox
+from sfi_ros.ros.monitor import STAGES, Monitor
+
+LIMITS = Limits(stale_warn=1.0, stale_error=5.0, latency_warn=0.3, latency_error=2.0, stall_error=10.0)
+ACTIVE = Condition("active")
+
+
+def healthy():
+    """A monitor's snapshot after one frame went through well."""
+    monitor = Monitor()
+    monitor.arrived(100.0, 100.01, dropped_another=False)
+    monitor.published(dict.fromkeys(STAGES, 0.01))
+    return monitor.snapshot()
+
+
+def judged(condition=ACTIVE, frames=None, **changes):
+    result = status("inpaint: camera", condition, replace(frames or healthy(), **changes), LIMITS)
+    return result.level, result.message
+
+
+@pytest.mark.parametrize(
+    ("condition", "changes", "level", "message"),
+    [
+        (ACTIVE, {}, OK, "active"),
+        (Condition("unconfigured"), {}, OK, "unconfigured"),
+        (Condition("unconfigured", configure_problem="no file x"), {}, ERROR, "configure failed: no file x"),
+        (Condition("inactive"), {"age": 900.0}, OK, "inactive"),
+        (Condition("active", demanded=False), {"age": 900.0}, OK, "idle"),
+        (Condition("active", camera_problem="nobody publishes /x"), {"age": None}, WARN, "nobody publishes /x"),
+        (ACTIVE, {"age": None}, WARN, "waiting; no frame arrived yet"),
+        (ACTIVE, {"age": None, "active_for": 6.0}, ERROR, "waiting"),
+        (ACTIVE, {"age": 1.5}, WARN, "stale; the last frame arrived 1.5 s ago"),
+        (ACTIVE, {"age": 6.0}, ERROR, "stale"),
+        (Condition("active", busy_for=11.0), {}, ERROR, "stalled: one frame has taken 11 s"),
+        (Condition("active", worker_alive=False), {}, ERROR, "the worker thread died"),
+        (Condition("active", untrained=True), {}, WARN, "untrained"),
+        (ACTIVE, {"rejected_lately": 2, "last_rejection": "bad step"}, WARN, "2 frames rejected: bad step"),
+        (ACTIVE, {"rejected_lately": 2, "published": 0}, ERROR, "2 frames rejected"),
+        (ACTIVE, {"failed_lately": 1, "last_failure": "out of memory"}, ERROR, "out of memory"),
+        (ACTIVE, {"stages": {"total": [0.5]}}, WARN, "latency p95 is 500 ms"),
+        (ACTIVE, {"stages": {"total": [3.0]}}, ERROR, "latency p95 is 3000 ms"),
+        (Condition("active", demanded=False, busy_for=11.0), {}, ERROR, "stalled"),
+    ],
+)
+def test_states(condition, changes, level, message):
+    got_level, got_message = judged(condition, **changes)
+    assert got_level == level
+    assert message in got_message
+
+
+def test_the_worst_comes_first():
+    level, message = judged(
+        Condition("active", untrained=True), age=6.0, failed_lately=1, last_failure="boom", rejected_lately=0
+    )
+    assert level == ERROR
+    assert message.index("boom") < message.index("untrained")
+
+
+def test_values_break_the_latency_down():
+    values = {v.key: v.value for v in status("x", ACTIVE, healthy(), LIMITS).values}
+    for stage in (*STAGES, "total"):
+        expected = 50.0 if stage == "total" else 10.0
+        assert float(values[f"{stage} p50 (ms)"]) == pytest.approx(expected)
+        assert float(values[f"{stage} p95 (ms)"]) == pytest.approx(expected)
+    assert values["latency counted from"] == "stamp"
+
+
+def test_counts():
+    monitor = Monitor()
+    for number in range(5):
+        monitor.arrived(number / 10, number / 10, dropped_another=number % 2 == 1)
+    monitor.rejected("a")
+    monitor.failed("b")
+    frames = monitor.snapshot()
+    assert (frames.received, frames.dropped, frames.rejected, frames.failed, frames.published) == (5, 2, 1, 1, 0)
+    assert (frames.last_rejection, frames.last_failure) == ("a", "b")
+    monitor.start()
+    frames = monitor.snapshot()
+    assert (frames.received, frames.rejected, frames.age, frames.last_rejection) == (0, 0, None, "")
+
+
+def test_a_stamp_that_goes_back_starts_latencies_anew_but_counts_on():
+    monitor = Monitor()
+    monitor.arrived(100.0, 100.0, dropped_another=False)
+    monitor.published({"inference": 9.0})
+    monitor.arrived(99.9, 100.1, dropped_another=False)  # jitter, not a jump
+    assert monitor.snapshot().time_jumps == 0
+    monitor.arrived(5.0, 100.2, dropped_another=False)
+    frames = monitor.snapshot()
+    assert (frames.time_jumps, frames.received, frames.stages["total"]) == (1, 3, [])
+    assert frames.age is not None
+    monitor.time_jumped()  # the clock itself
+    assert monitor.snapshot().age is None
+
+
+def test_a_resumed_camera_is_waited_for_anew():
+    monitor = Monitor()
+    monitor.arrived(1.0, 1.0, dropped_another=False)
+    monitor.resume()
+    frames = monitor.snapshot()
+    assert (frames.age, frames.received) == (None, 1)
+
+
+def test_the_newest_frame_wins():
+    mailbox = Mailbox()
+    assert mailbox.take(timeout=0.0) is None
+    assert not mailbox.put("old")
+    assert mailbox.put("new")
+    assert mailbox.take(timeout=0.0) == "new"
+    assert mailbox.take(timeout=0.0) is None
+    mailbox.put("stale")
+    mailbox.clear()
+    assert mailbox.take(timeout=0.0) is None
+
+
+def test_who_waits_at_the_mailbox_is_woken():
+    mailbox = Mailbox()
+    taken = []
+    waiting = threading.Thread(target=lambda: taken.append(mailbox.take(timeout=60.0)))
+    waiting.start()
+    mailbox.put("frame")
+    waiting.join(60.0)
+    assert taken == ["frame"]

@@ -1,0 +1,420 @@
+"""The paper's tables by command: `python training/experiments.py table3 --scale smoke`.
+
+A table is a list of rows, a row a few settings on top of `config/training/paper.yaml`. Each row's configuration is
+trained once, in a folder named by the hash of its settings, so runs are shared between tables and skipped when they
+are finished; a stopped one is continued. Printed is the mean over the last five epochs, as in the paper, beside the
+paper's number where it is known.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shlex
+import statistics
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import rich.table
+import torch
+from rich.console import Console
+from torch.utils.data import DataLoader
+
+from training import train
+from training.callbacks import BEST, LAST, SCORES, Interrupted, ScoreLog
+from training.configuration import Configuration, ConfigurationError, fingerprint, load
+from training.data_module import StreetData
+from training.datasets import DatasetError
+from training.lightning_module import InpaintingModule, NonFiniteLoss, flat_scores
+from training.sample import collate
+
+CONFIGURATIONS = Path(__file__).resolve().parents[1] / "config" / "training"
+PRODUCT = "model.safetensors"
+SCORE_COLUMNS = {
+    "foreground_region_miou": "foreground region mIoU",
+    "all_region_miou": "all region mIoU",
+    "mask_iou": "mask IoU",
+}
+
+DESCRIPTION = """\
+Train and print one of the paper's tables (Lu & Dubbelman, RA-L 2020).
+
+  table1   two-stage baseline against the single stage, ResNet-18 and -50, mask predicted or given; Cityscapes
+  table2   the same networks, trained on Cityscapes, on KITTI
+  table3   where max-pooling as inpainting (MPI) sits: image, block 2, block 4, logits
+  table4   MPI against blacking out, with and without fake masks, at two resolutions
+  quickstart-comparison   the quickstart recipe against blacking out without fake masks, and the untrained network
+"""
+
+EXAMPLES = """\
+examples:
+  python training/experiments.py table3 --scale smoke
+  python training/experiments.py table1 --list data.roots.cityscapes=DATA/cityscapes
+  python training/experiments.py table2 --scale full \\
+      data.roots.cityscapes=DATA/cityscapes data.roots.kitti=DATA/kitti run.precision=bf16
+"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table: what it is called, which settings make it, and what the paper reports for it.
+
+    Attributes:
+        label: one text for each of the table's headings.
+        overrides: settings on top of the table's configuration.
+        paper: score -> the paper's number, only where it is known for sure.
+        trained: False measures the network as it is initialised.
+    """
+
+    label: tuple[str, ...]
+    overrides: tuple[str, ...]
+    paper: tuple[tuple[str, float], ...] = ()
+    trained: bool = True
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows to train and how to show them.
+
+    Attributes:
+        title: what it compares.
+        headings: of the columns of `Row.label`.
+        rows: in print order.
+        configuration: file in config/training that all rows start from.
+        validation: number of the validation set that is shown.
+        average: validations at the end of a run over which the scores are averaged.
+        paper_networks: whether the rows are the paper's own networks, whatever the scale.
+    """
+
+    title: str
+    headings: tuple[str, ...]
+    rows: tuple[Row, ...]
+    configuration: str = "paper.yaml"
+    validation: int = 0
+    average: int = 5
+    paper_networks: bool = False
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much of a table is computed.
+
+    Attributes:
+        single_stage: the network of tables 3 and 4.
+        heights: the two image heights of table 4; the other tables use the second.
+        paper: settings for tables 1 to 4, behind those of the row.
+        paper_networks: further ones for tables 1 and 2, whose networks are large.
+        quickstart: settings for the quickstart comparison.
+        comparable: whether the paper's numbers may stand beside ours.
+    """
+
+    single_stage: str
+    heights: tuple[int, int]
+    paper: tuple[str, ...] = ()
+    paper_networks: tuple[str, ...] = ()
+    quickstart: tuple[str, ...] = ()
+    comparable: bool = False
+
+
+SCALES = {
+    "smoke": Scale(
+        single_stage="fast-mobilenetv2",
+        heights=(32, 64),
+        paper=(
+            "network.pretrained=null",
+            "data.train={street: {dataset: synthetic, split: train, drives: 1, frames: 8}}",
+            "data.validation={street: {dataset: synthetic, split: val, drives: 1, frames: 3}}",
+            "data.batch_size=4",
+            "data.workers=0",
+            "optimizer.encoder_rate=1e-3",
+            "optimizer.head_rate=1e-3",
+            "schedule.epochs=5",
+            "run.accelerator=cpu",
+            "run.loggers=[]",
+        ),
+        paper_networks=(
+            "network.input_height=32",
+            "data.train.street.frames=2",
+            "data.validation.other_street={dataset: synthetic, split: test, drives: 1, frames: 2}",
+            "data.batch_size=2",
+            "schedule.epochs=1",
+        ),
+        quickstart=(
+            "network.input_height=32",
+            "augmentation.crop=[32, 64]",
+            "data.train.street={dataset: synthetic, split: train, drives: 1, frames: 4}",
+            "data.validation.street={dataset: synthetic, split: val, drives: 1, frames: 2}",
+            "data.batch_size=2",
+            "data.workers=0",
+            "schedule.steps=2",
+            "schedule.validate_every=1",
+            "schedule.warmup_steps=0",
+            "run.accelerator=cpu",
+            "run.loggers=[]",
+        ),
+    ),
+    "tiny": Scale(
+        single_stage="fast-mobilenetv2",
+        heights=(64, 128),
+        paper=(
+            "data.train.cityscapes.limit=400",
+            "data.validation.cityscapes_pasted.limit=100",
+            "schedule.epochs=10",
+            "schedule.staircase_epochs=4",
+            "run.loggers=[csv]",
+        ),
+    ),
+    "full": Scale(single_stage="paper-resnet18", heights=(128, 256), comparable=True),
+}
+
+
+def network_rows(*, given: bool) -> tuple[Row, ...]:
+    """Both architectures on both encoders, with predicted and maybe with given masks."""
+    # Trained on Cityscapes, tested on KITTI; DESIGN.md section 9. Nothing else is known for sure.
+    known = {
+        "paper-resnet18": (("foreground_region_miou", 39.2), ("all_region_miou", 59.4)),
+        "paper-resnet50": (("foreground_region_miou", 45.3), ("all_region_miou", 61.1)),
+    }
+    rows = []
+    for encoder, batch in (("resnet18", 8), ("resnet50", 4)):
+        for stages in ("two-stage", "paper"):
+            for mask in ("predicted", "given") if given else ("predicted",):
+                name = f"{stages}-{encoder}"
+                overrides = [f"network.name={name}", f"network.mask_source={mask}", f"data.batch_size={batch}"]
+                if stages == "two-stage":
+                    overrides += ["network.mpi_position=image", "network.fill=zero"]
+                label = ("two-stage" if stages == "two-stage" else "single stage", encoder, mask)
+                rows.append(Row(label, tuple(overrides), () if given else known.get(name, ())))
+    return tuple(rows)
+
+
+def table(name: str, scale: Scale) -> Table:
+    """The table of that name."""
+    low, high = scale.heights
+    one = f"network.name={scale.single_stage}"
+    if name == "table1":
+        rows = network_rows(given=True)
+        headings = ("network", "encoder", "mask")
+        return Table("Table I: two stages or one", headings, _at(high, rows), paper_networks=True)
+    if name == "table2":
+        rows = network_rows(given=False)
+        headings = ("network", "encoder", "mask")
+        title = "Table II: trained on Cityscapes, tested on KITTI"
+        return Table(title, headings, _at(high, rows), validation=1, paper_networks=True)
+    if name == "table3":
+        positions = ("image", "block2", "block4", "logits")
+        rows = tuple(Row((position,), (one, f"network.mpi_position={position}")) for position in positions)
+        return Table("Table III: where MPI sits", ("MPI at",), _at(high, rows))
+    if name == "table4":
+        rows = ()
+        for height in (low, high):
+            for fake in (0, 3):
+                for fill in ("zero", "mpi"):
+                    label = (f"{height} high", "yes" if fake else "no", "MPI" if fill == "mpi" else "blacked out")
+                    settings = (one, f"network.fill={fill}", f"fake_masks.count={fake}")
+                    rows += _at(height, (Row(label, settings),))
+        return Table("Table IV: MPI, fake masks, resolution", ("images", "fake masks", "filled with"), rows)
+    return Table(
+        "Quickstart: what MPI and fake masks are good for",
+        ("", "filled with", "fake masks"),
+        (
+            Row(("untrained", "MPI", "-"), (), trained=False),
+            Row(("trained", "blacked out", "no"), ("network.fill=zero", "fake_masks.count=0")),
+            Row(("trained", "MPI", "yes"), ()),
+        ),
+        configuration="quickstart.yaml",
+        average=1,
+    )
+
+
+TABLE_NAMES = ("table1", "table2", "table3", "table4", "quickstart-comparison")
+
+
+def _at(height: int, rows: Sequence[Row]) -> tuple[Row, ...]:
+    return tuple(replace(row, overrides=(*row.overrides, f"network.input_height={height}")) for row in rows)
+
+
+def configure(wanted: Table, row: Row, scale: Scale, extra: Sequence[str]) -> Configuration:
+    """The configuration of a row.
+
+    Raises:
+        ConfigurationError: a setting is not understood, or the table needs a dataset that was not given.
+    """
+    quick = wanted.configuration == "quickstart.yaml"
+    smaller = scale.quickstart if quick else scale.paper
+    if wanted.paper_networks:
+        smaller += scale.paper_networks
+    overrides = [*row.overrides, *smaller, *extra, "run.devices=1"]
+    configuration = load(CONFIGURATIONS / wanted.configuration, overrides)
+    if not quick and "kitti" in configuration.data.roots and len(configuration.data.validation) == 1:
+        overrides.append("data.validation.kitti={dataset: kitti}")  # in every table: the runs are shared
+        configuration = load(CONFIGURATIONS / wanted.configuration, overrides)
+    if wanted.validation >= len(configuration.data.validation):
+        raise ConfigurationError("this table is measured on KITTI: add data.roots.kitti=FOLDER")
+    return configuration
+
+
+def folder_of(configuration: Configuration, root: Path) -> Path:
+    """Where a configuration's run lies: in its own output folder if it has been trained there, else below `root`."""
+    own = Path(configuration.output)
+    if (own / "config.yaml").is_file():
+        try:
+            if fingerprint(load(own / "config.yaml", ["run.devices=1"])) == fingerprint(configuration):
+                return own
+        except ConfigurationError:
+            pass  # written by another version
+    network = configuration.network
+    fakes = f"{configuration.fake_masks.count}-fake-masks"
+    words = (network.name, network.fill, network.mpi_position, network.mask_source, network.input_height, fakes)
+    return root / "-".join(map(str, (*words, fingerprint(configuration)[:8])))
+
+
+def ensure_trained(configuration: Configuration, folder: Path, *, keep_checkpoints: bool = False) -> None:
+    """Trains a configuration unless it is finished; continues it if it was stopped."""
+    if (folder / PRODUCT).is_file():
+        return
+    started = (folder / LAST).is_file()
+    train.run(replace(configuration, output=str(folder)), resume="last" if started else None)
+    if not keep_checkpoints:
+        for name in (LAST, BEST):
+            (folder / name).unlink(missing_ok=True)
+
+
+def averaged_scores(folder: Path, validation: str, average: int) -> tuple[dict[str, float], int]:
+    """The mean of each score over a run's last validations (nan where there is none), and over how many."""
+    rows = [row["scores"][validation] for row in ScoreLog(folder / SCORES).read()[-average:]]
+    scores = {}
+    for score in SCORE_COLUMNS:
+        values = [row[score] for row in rows if row[score] is not None]
+        scores[score] = statistics.fmean(values) if values else math.nan
+    return scores, len(rows)
+
+
+def untrained_scores(configuration: Configuration) -> dict[str, float]:
+    """Scores of the first validation set with the network as it is initialised."""
+    torch.manual_seed(configuration.seed)
+    module = InpaintingModule(configuration, steps=1, steps_per_epoch=1).eval()
+    name, dataset = next(iter(StreetData(configuration).validation_sets.items()))
+    with torch.no_grad():
+        for batch in DataLoader(dataset, batch_size=1, collate_fn=collate):
+            prediction = module.predict(batch)
+            module.metrics[name].update(prediction.foreground, prediction.background, batch)
+    scores = flat_scores(module.metrics[name].compute())
+    return {score: scores[score] for score in SCORE_COLUMNS}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    options = _parser().parse_intermixed_args(arguments)
+    scale, root = SCALES[options.scale], Path(options.output) / options.scale
+    wanted, console = table(options.table, scale), Console()
+    results: list[tuple[Row, dict[str, float] | str]] = []
+    averaged = 0
+    try:
+        configurations = [configure(wanted, row, scale, options.overrides) for row in wanted.rows]
+        if options.list:
+            _print_runs(console, wanted, configurations, root)
+            return 0
+        for number, (row, configuration) in enumerate(zip(wanted.rows, configurations, strict=True), start=1):
+            console.print(f"[bold]{number}/{len(wanted.rows)}[/] {', '.join(filter(None, row.label))}")
+            if not row.trained:
+                results.append((row, untrained_scores(configuration)))
+                continue
+            folder = folder_of(configuration, root)
+            try:
+                ensure_trained(configuration, folder, keep_checkpoints=options.keep_checkpoints)
+            except NonFiniteLoss as error:
+                results.append((row, str(error)))
+                continue
+            validation = list(configuration.data.validation)[wanted.validation]
+            scores, averaged = averaged_scores(folder, validation, wanted.average)
+            results.append((row, scores))
+    except (ConfigurationError, DatasetError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except Interrupted as stop:
+        print(f"{stop}; everything is saved, the same command continues there", flush=True)
+        return 128 + stop.signal_number
+    console.print(_render(wanted, results, comparable=scale.comparable))
+    _print_notes(console, wanted, configurations[0], averaged, options.scale)
+    for row, result in results:
+        if isinstance(result, str):
+            console.print(f"{', '.join(row.label)}: {result}", highlight=False)
+    return 1 if any(isinstance(result, str) for _, result in results) else 0
+
+
+def _render(wanted: Table, results: list[tuple[Row, dict[str, float] | str]], *, comparable: bool) -> rich.table.Table:
+    shown = rich.table.Table(title=wanted.title)
+    for heading in wanted.headings:
+        shown.add_column(heading)
+    for score, heading in SCORE_COLUMNS.items():
+        shown.add_column(heading, justify="right")
+        if score != "mask_iou":  # the paper does not report it
+            shown.add_column("paper", justify="right", style="dim")
+    for row, result in results:
+        cells = list(row.label)
+        for score in SCORE_COLUMNS:
+            value = math.nan if isinstance(result, str) else result[score]
+            paper = dict(row.paper).get(score) if comparable else None
+            cells.append("-" if math.isnan(value) else f"{100 * value:.1f}")
+            if score != "mask_iou":
+                cells.append("-" if paper is None else f"{paper:.1f}")
+        shown.add_row(*cells)
+    return shown
+
+
+def _print_notes(console: Console, wanted: Table, configuration: Configuration, averaged: int, scale: str) -> None:
+    name, source = list(configuration.data.validation.items())[wanted.validation]
+    what = f"{source.dataset} {source.split}" if source.dataset in ("cityscapes", "synthetic") else source.dataset
+    pasted = " with pasted occluders" if source.pasted > 0 else ""
+    mean = "" if averaged < 2 else f", mean of the last {averaged} validations"
+    console.print(f"in per cent, on {name} ({what}{pasted}){mean}", highlight=False)
+    if scale != "full" and wanted.configuration == "paper.yaml":
+        console.print(f"scale {scale}: shows that and how it runs; not comparable with the paper", highlight=False)
+
+
+def _print_runs(console: Console, wanted: Table, configurations: list[Configuration], root: Path) -> None:
+    for row, configuration in zip(wanted.rows, configurations, strict=True):
+        folder = folder_of(configuration, root)
+        state = "not started"
+        if not row.trained:
+            folder, state = Path("-"), "not trained"
+        elif (folder / PRODUCT).is_file():
+            state = "finished"
+        elif (folder / LAST).is_file():
+            state = "stopped"
+        settings = shlex.join(row.overrides)
+        console.print(f"{state:12} {folder}\n{'':12} {settings}", highlight=False, soft_wrap=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="training/experiments.py",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("table", choices=TABLE_NAMES, help="what to train and print")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="section.key=value", help="settings of every run, as in training/train.py"
+    )
+    parser.add_argument(
+        "--scale",
+        choices=SCALES,
+        default="full",
+        help="smoke: a few steps on the synthetic street; tiny: ten epochs of 400 images; full: as published",
+    )
+    parser.add_argument("--output", default="out/experiments", metavar="FOLDER", help="default: %(default)s")
+    parser.add_argument("--list", action="store_true", help="print the runs and how far they are, train nothing")
+    parser.add_argument(
+        "--keep-checkpoints", action="store_true", help="keep last.ckpt and best.ckpt of finished runs (large)"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
