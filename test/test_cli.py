@@ -174,3 +174,20 @@ def test_real_clip(tmp_path, weights):
     out = tmp_path / "out"
     assert run(shared("data/clips/aachen_05"), out, weights, "--limit", "2") == 0
     assert len(names(out / "background")) == 2
+
+
+def test_bag_in_bag_out(tmp_path, weights, capsys):
+    pytest.importorskip("rosbags")
+    from ros_bags import write_bag
+
+    generator = np.random.default_rng(0)
+    pictures = [generator.integers(0, 255, (48, 64, 3), dtype=np.uint8) for _ in range(3)]
+    bag = write_bag(tmp_path / "drive", pictures)
+    out = tmp_path / "results"
+    assert main(["bag", str(bag), str(out), "--weights", str(weights), "--device", "cpu", "--limit", "2"]) == 0
+    assert "2 images of" in capsys.readouterr().err
+    assert (out / "metadata.yaml").is_file()
+    assert main(["bag", str(bag), str(out), "--weights", str(weights), "--device", "cpu"]) == 1
+    assert "exists already" in capsys.readouterr().err
+    assert run(bag, tmp_path / "pictures", weights) == 0
+    assert len(names(tmp_path / "pictures" / "foreground")) == 3
