@@ -11,15 +11,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import cv2
 import numpy as np
 
 from sfi_ros.encodings import ImageError, decode_compressed, to_rgb
-from sfi_ros.inference import InferenceEngine, Scene
 from sfi_ros.sources import Frame, SourceError, Unreadable
 from sfi_ros.visualization import overlay
+
+if TYPE_CHECKING:  # a camera player reads bags without PyTorch
+    from sfi_ros.inference import InferenceEngine, Scene
 
 IMAGE, COMPRESSED, INFO = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/CameraInfo"
 RESULTS: Final = {

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -94,7 +95,7 @@ def test_built_scenes_are_published(workspace, tmp_path, symlink_install):
             )
             assert listener.returncode == 0, listener.stderr + node.log()
             assert "~/scene is left out" not in node.log()
-            wait_for(lambda: probe.status()["weights"] == "small.safetensors", "diagnostics")
+            wait_for(lambda: probe.status().get("weights") == "small.safetensors", "diagnostics")
     finally:
         probe.close()
     scene = json.loads(listener.stdout.strip().splitlines()[-1])
@@ -113,6 +114,8 @@ def test_executables_run(workspace, executable):
     install = build(workspace)
     environment = {
         **os.environ,
+        # The executables run under `env python3`: that of the active environment, as after `. .venv/bin/activate`.
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
         "PYTHONPATH": str(python_path(install)),
         "LD_LIBRARY_PATH": os.pathsep.join([str(install / "sfi_ros" / "lib"), os.environ.get("LD_LIBRARY_PATH", "")]),
     }
