@@ -15,8 +15,8 @@ setup: $(STAMP)
 $(STAMP): setup.py
 	@echo "Installing into $(VENV) (a few minutes the first time: PyTorch is large)"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[ros,training,dev]'
+	$(BIN)/python -m pip install -qq --upgrade pip
+	$(BIN)/python -m pip install -qq --editable '.[ros,training,dev]'
 	@touch $@
 
 demo: setup

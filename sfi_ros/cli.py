@@ -11,9 +11,12 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -129,20 +132,19 @@ def _run(arguments: argparse.Namespace) -> int:
     limit = arguments.limit or (SYNTHETIC_FRAMES if source.length is None else None)
     recorder = Recorder(arguments.output, source.rate)
     skipped: list[str] = []
-    interrupted = False
-    try:
+    with _ctrl_c_noted() as interrupted:
         for frame in _progress(source, limit):
             if isinstance(frame, Unreadable):
                 skipped.append(frame.name)
                 console.print(f"[yellow]skipped[/] {frame.name}: {frame.reason}", highlight=False, soft_wrap=True)
             else:
                 recorder.add(frame, engine(frame.image))
-    except KeyboardInterrupt:
-        interrupted = True
+            if interrupted.is_set():
+                break
     summary = recorder.close(
         source=str(arguments.source),
         skipped=skipped,
-        interrupted=interrupted,
+        interrupted=interrupted.is_set(),
         weights=engine.weights_name,
         trained=engine.is_trained,
         network=engine.metadata.name,
@@ -150,10 +152,27 @@ def _run(arguments: argparse.Namespace) -> int:
         precision=str(engine.dtype).removeprefix("torch."),
         input_height=engine.input_height,
     )
-    if summary["frames"] == 0 and not interrupted:
+    if summary["frames"] == 0 and not interrupted.is_set():
         raise ValueError(f"{arguments.source} gave no readable frame ({len(skipped)} unreadable)")
     _print_summary(summary, arguments.output)
-    return INTERRUPTED if interrupted else 0
+    return INTERRUPTED if interrupted.is_set() else 0
+
+
+@contextmanager
+def _ctrl_c_noted() -> Iterator[threading.Event]:
+    """Ctrl-C sets the event, so that the frame at hand is written whole; a second one interrupts at once."""
+    noted = threading.Event()
+
+    def note(*_: object) -> None:
+        if noted.is_set():
+            raise KeyboardInterrupt
+        noted.set()
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _bag(arguments: argparse.Namespace) -> int:

@@ -111,7 +111,7 @@ def view(message: Any, max_megapixels: float = MAX_MEGAPIXELS) -> np.ndarray:
         raise ImageError(f"unknown encoding {message.encoding!r}; known are {', '.join(ENCODINGS)}")
     height, width, step = int(message.height), int(message.width), int(message.step)
     what = f"{message.encoding} image of {width}x{height}"
-    _check_size(width, height, what, max_megapixels)
+    check_size(width, height, what, max_megapixels)
     if encoding.even and (width % 2 or (encoding.rows_per_row != 1 and height % 2)):
         raise ImageError(f"{what}: chroma is shared by pairs of pixels, so its sides must be even")
     itemsize = encoding.depth // 8
@@ -165,7 +165,7 @@ def decode_compressed(message: Any, max_megapixels: float = MAX_MEGAPIXELS) -> n
     """
     data = np.frombuffer(message.data, dtype=np.uint8)
     width, height = _compressed_size(memoryview(data), message.format)
-    _check_size(width, height, f"compressed image of {width}x{height}", max_megapixels)
+    check_size(width, height, f"compressed image of {width}x{height}", max_megapixels)
     try:
         image = cv2.imdecode(data, cv2.IMREAD_COLOR)
     except cv2.error:
@@ -175,7 +175,8 @@ def decode_compressed(message: Any, max_megapixels: float = MAX_MEGAPIXELS) -> n
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def _check_size(width: int, height: int, what: str, max_megapixels: float) -> None:
+def check_size(width: int, height: int, what: str, max_megapixels: float) -> None:
+    """Refuse images without pixels or with too many; `what` names the image in the ImageError."""
     if width == 0 or height == 0:
         raise ImageError(f"{what} has no pixels")
     if width * height > max_megapixels * 1e6:

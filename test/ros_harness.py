@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,6 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.srv import DescribeParameters, GetParameters, SetParameters
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
@@ -26,6 +24,7 @@ from std_msgs.msg import Header
 from sfi_ros.network import checkpoint, zoo
 from sfi_ros.ros.dds import profile_environment
 from sfi_ros.ros.image_messages import image_message
+from sfi_ros.ros.spinning import spun_by_a_thread, start_ros
 
 # Two test processes at once, and whoever else is on this machine, each in a domain of their own.
 _WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
@@ -104,19 +103,16 @@ class Probe:
     """A node of the test, spun by a thread."""
 
     def __init__(self) -> None:
-        rclpy.init(args=[])
+        start_ros([])
         self.node = rclpy.create_node("probe")
-        self._executor = SingleThreadedExecutor()
-        self._executor.add_node(self.node)
-        self._thread = threading.Thread(target=self._executor.spin, daemon=True)
-        self._thread.start()
+        self._spinning = spun_by_a_thread(self.node)
+        self._spinning.__enter__()
         self._statuses: dict[str, DiagnosticStatus] = {}
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self._remember, 10)
 
     def close(self) -> None:
-        self._executor.shutdown()
+        self._spinning.__exit__(None, None, None)
         rclpy.shutdown()
-        self._thread.join(5)
 
     def listen(self, topic: str, message_type=Image, qos=None) -> Inbox:
         return Inbox(self.node, topic, message_type, qos or QoSProfile(depth=50))

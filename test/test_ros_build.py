@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed (pip install sfi_ros[ros])")
 
-from ros_harness import Probe, Process, small_weights, wait_for
+from ros_harness import PATIENCE, Probe, Process, small_weights, wait_for
 
 from sfi_ros.ros.wheel_build import build, missing, python_path
 
@@ -48,13 +50,15 @@ print(json.dumps({
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory):
-    return tmp_path_factory.mktemp("workspace")
+def built(tmp_path_factory):
+    """symlink_install -> install folder, built once."""
+    workspace = tmp_path_factory.mktemp("workspace")
+    return functools.cache(lambda symlink_install: build(workspace, symlink_install=symlink_install))
 
 
 @pytest.mark.parametrize("symlink_install", [False, True])
-def test_built_scenes_are_published(workspace, tmp_path, symlink_install):
-    install = build(workspace, symlink_install=symlink_install)
+def test_built_scenes_are_published(built, tmp_path, symlink_install):
+    install = built(symlink_install)
     share = install / "sfi_ros" / "share" / "sfi_ros"
     for name in ("launch/inpaint.launch.py", "launch/demo.launch.py", "config/inpaint.yaml", "package.xml"):
         assert (share / name).is_file()
@@ -62,6 +66,7 @@ def test_built_scenes_are_published(workspace, tmp_path, symlink_install):
         assert os.access(install / "sfi_ros" / "lib" / "sfi_ros" / name, os.X_OK)
     modules = python_path(install)
     assert (modules / "sfi_ros" / "msg" / "__init__.py").is_file()
+    assert (modules / "sfi_ros" / "weights" / "default.safetensors").is_file()
     assert (modules / "sfi_ros" / "ros" / "inpaint_node.py").is_symlink() == symlink_install
 
     libraries = os.pathsep.join([str(install / "sfi_ros" / "lib"), os.environ.get("LD_LIBRARY_PATH", "")])
@@ -109,9 +114,9 @@ def test_built_scenes_are_published(workspace, tmp_path, symlink_install):
 
 
 @pytest.mark.parametrize("executable", ["inpaint_node", "camera_player"])
-def test_executables_run(workspace, executable):
+def test_executables_run(built, executable):
     """As `ros2 run` starts them; --help of ROS is not a thing, a parameter of a wrong type is refused at once."""
-    install = build(workspace)
+    install = built(False)
     environment = {
         **os.environ,
         # The executables run under `env python3`: that of the active environment, as after `. .venv/bin/activate`.
@@ -127,3 +132,36 @@ def test_executables_run(workspace, executable):
     assert result.returncode == 1
     assert f"{executable}: " in result.stderr
     assert wrong.split(":=")[0] in result.stderr
+
+
+def test_launched_for_real(built, tmp_path):
+    """`ros2 launch sfi_ros demo.launch.py`, where there is such a command."""
+    for module in ("launch_ros", "ros2launch"):
+        pytest.importorskip(module, reason=f"{module} is not installed: not on PyPI")
+    install = built(False)
+    weights = small_weights(tmp_path / "small.safetensors")
+    command = [sys.executable, "-c", "from ros2cli.cli import main; main()", "launch", "sfi_ros", "demo.launch.py"]
+    prefixes = [str(install / "sfi_ros"), os.environ.get("AMENT_PREFIX_PATH", ""), sys.prefix]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(python_path(install)), os.environ.get("PYTHONPATH", "")]),
+        "LD_LIBRARY_PATH": os.pathsep.join([str(install / "sfi_ros" / "lib"), os.environ.get("LD_LIBRARY_PATH", "")]),
+        "AMENT_PREFIX_PATH": os.pathsep.join(filter(None, prefixes)),
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+    }
+    log = tmp_path / "log"
+    with log.open("wb") as out:
+        arguments = ["rviz:=false", "device:=cpu", f"weights:={weights}"]
+        process = subprocess.Popen([*command, *arguments], stdout=out, stderr=out, env=environment, cwd=tmp_path)
+    probe = Probe()
+    try:
+        with probe.listen("/inpaint/foreground_mask") as masks:
+            wait_for(lambda: masks.messages or process.poll() is not None, "a result")
+            assert masks.messages, log.read_text()
+        process.send_signal(signal.SIGINT)
+        process.wait(PATIENCE)
+        assert "process has finished cleanly" in log.read_text()
+        assert "process has died" not in log.read_text()
+    finally:
+        probe.close()
+        process.kill()

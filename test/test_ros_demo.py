@@ -20,7 +20,7 @@ pytestmark = pytest.mark.timeout(1200)
 
 def demo(*arguments) -> tuple[int, str]:
     command = [sys.executable, "-m", "sfi_ros.ros.demo", *map(str, arguments)]
-    result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=2 * PATIENCE)
+    result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=5 * PATIENCE)
     return result.returncode, result.stdout
 
 

@@ -292,3 +292,12 @@ def test_outgoing_messages_come_back(picture, encoding):
 def test_outgoing_pixels_must_fit(shape, dtype, encoding):
     with pytest.raises(ValueError, match="known are mono8"):
         image_message(np.zeros(shape, dtype), encoding, Header())
+
+
+def test_cv_bridge_is_asked_where_it_is_installed():
+    pytest.importorskip("cv_bridge", reason="cv_bridge is not installed: not on PyPI")
+    message = image_message(np.zeros((4, 6, 3), np.uint8), "rgb8", Header())
+    message.encoding = "32FC1"
+    message.step, message.data = 24, array.array("B", bytes(96))
+    with pytest.raises(ImageError, match="cv_bridge cannot convert it"):
+        rgb_of(message)

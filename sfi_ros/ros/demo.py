@@ -17,7 +17,6 @@ import queue
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -83,39 +82,36 @@ def _run(arguments: argparse.Namespace) -> int:
     recorder = Recorder(arguments.output, arguments.rate or source.rate)
     os.environ.update(_environment())  # before rclpy starts, here and in the children
     import rclpy
-    from rclpy.executors import SingleThreadedExecutor
 
     from sfi_ros.ros.scene_listener import SceneListener
+    from sfi_ros.ros.spinning import spun_by_a_thread, start_ros
 
-    rclpy.init(signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
+    start_ros([])
     listener = SceneListener(CAMERA, NODE)
-    executor = SingleThreadedExecutor()
-    executor.add_node(listener)
-    spinning = threading.Thread(target=executor.spin, daemon=True)
-    spinning.start()
-    node = player = None
-    truth = SyntheticTruth() if str(arguments.source) == SYNTHETIC else None
     latencies: list[float] = []
     interrupted = False
+    children: list[Child] = []
     try:
-        node = Child("inpaint_node", _node_arguments(arguments), arguments.output)
-        player = Child("camera_player", _player_arguments(arguments, limit), arguments.output)
-        total = min(filter(None, (limit, source.length)), default=None)
-        for recorded in _until_the_end(listener, node, player, total):
-            name = f"frame_{recorded.number:06d}"
-            known = truth.find(recorded.image) if truth else None
-            recorder.add(Frame(name, recorded.image, known), recorded.scene)
-            latencies.append(recorded.latency)
-        _await_fresh_status(listener)
-    except KeyboardInterrupt:
-        interrupted = True
+        with spun_by_a_thread(listener):
+            try:
+                node = Child("inpaint_node", _node_arguments(arguments), arguments.output)
+                children.append(node)
+                player = Child("camera_player", _player_arguments(arguments, limit), arguments.output)
+                children.append(player)
+                total = min(filter(None, (limit, source.length)), default=None)
+                truth = SyntheticTruth() if str(arguments.source) == SYNTHETIC else None
+                for recorded in _until_the_end(listener, node, player, total):
+                    known = truth.find(recorded.image) if truth else None
+                    recorder.add(Frame(f"frame_{recorded.number:06d}", recorded.image, known), recorded.scene)
+                    latencies.append(recorded.latency)
+                _await_fresh_status(listener)
+            except KeyboardInterrupt:
+                interrupted = True
+            finally:
+                for child in reversed(children):
+                    child.stop()
     finally:
-        for child in (player, node):
-            if child is not None:
-                child.stop()
-        executor.shutdown(timeout_sec=1.0)
         rclpy.shutdown()
-        spinning.join(2.0)
         summary = _summarize(recorder, listener, latencies, str(arguments.source), interrupted)
     _print_summary(summary, arguments.output)
     return INTERRUPTED if interrupted else 0

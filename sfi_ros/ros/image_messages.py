@@ -9,7 +9,12 @@ import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from sfi_ros.encodings import MAX_MEGAPIXELS, ImageError, decode_compressed, to_rgb
+from sfi_ros.encodings import ENCODINGS, MAX_MEGAPIXELS, ImageError, check_size, decode_compressed, to_rgb
+
+try:
+    from cv_bridge import CvBridge
+except (ImportError, AttributeError):  # absent, or built for another NumPy
+    CvBridge = None
 
 __all__ = ["ImageError", "compressed_message", "image_message", "rgb_of"]
 
@@ -24,7 +29,19 @@ def rgb_of(message: Image | CompressedImage, max_megapixels: float = MAX_MEGAPIX
     """
     if isinstance(message, CompressedImage):
         return decode_compressed(message, max_megapixels)
+    if message.encoding not in ENCODINGS and CvBridge is not None:
+        return _through_cv_bridge(message, max_megapixels)
     return to_rgb(message, max_megapixels)
+
+
+def _through_cv_bridge(message: Image, max_megapixels: float) -> np.ndarray:
+    """What `encodings` does not know, an installed cv_bridge may; for all else OpenCV does the same."""
+    what = f"{message.encoding} image of {message.width}x{message.height}"
+    check_size(message.width, message.height, what, max_megapixels)
+    try:
+        return CvBridge().imgmsg_to_cv2(message, desired_encoding="rgb8")
+    except Exception as error:  # its C++ half raises whatever OpenCV does
+        raise ImageError(f"{what} is unknown here, and cv_bridge cannot convert it: {error}") from error
 
 
 def image_message(pixels: np.ndarray, encoding: str, header: Header) -> Image:

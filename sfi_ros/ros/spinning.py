@@ -9,7 +9,8 @@ from __future__ import annotations
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
@@ -47,6 +48,29 @@ def spin(node: Node, finished: Callable[[], bool] = lambda: False) -> bool:
         for number, handler in before.items():
             signal.signal(number, handler)
     return asked.is_set()
+
+
+@contextmanager
+def spun_by_a_thread(node: Node) -> Iterator[None]:
+    """Run a node's callbacks in a thread of its own during a `with` block; afterwards the node is destroyed."""
+    ended = threading.Event()
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+
+    def run() -> None:
+        while not ended.is_set():
+            _spin_once(executor, node)
+
+    thread = threading.Thread(target=run, name=f"{node.get_name()}-executor", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()  # before anything is taken away from under it
+        executor.remove_node(node)
+        executor.shutdown(timeout_sec=1.0)
+        node.destroy_node()
 
 
 def _spin_once(executor: SingleThreadedExecutor, node: Node) -> None:
