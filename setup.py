@@ -49,7 +49,7 @@ setup(
     ],
     extras_require={
         # Real ROS 2 Jazzy from PyPI, for machines without a ROS installation.
-        "ros": [*ROS_WHEELS, "rosbags>=0.10"],
+        "ros": [*ROS_WHEELS, "rosbags>=0.10", "pyyaml>=6"],
         "training": [
             "lightning>=2.4",
             "torchmetrics>=1.4",
