@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import cv2
 import numpy as np
 from rclpy.node import Node
 from rclpy.publisher import Publisher
@@ -83,7 +84,7 @@ class Results:
 
         Args:
             scene: to publish.
-            image: (H, W, 3) uint8 RGB of the scene's size, for the overlay.
+            image: (H, W, 3) uint8 RGB of any size, for the overlay.
             header: of the camera's image.
             info: calibration of the scene's size, None if the camera has none.
             alpha: share of the tint in the overlay.
@@ -124,6 +125,9 @@ class Results:
         if _heard(self._color):
             self._color.publish(image_message(colorize(scene.background), "rgb8", header))
         if _heard(self._overlay):
+            height, width = scene.foreground.shape
+            if image.shape[:2] != (height, width):
+                image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
             picture = overlay(image, scene.foreground, scene.background, alpha)
             self._overlay.publish(image_message(picture, "rgb8", header))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 
-import cv2
 from rclpy.node import Node
 
 from sfi_ros.inference import InferenceEngine
@@ -113,8 +112,6 @@ class Worker:
                 info = scaled(arrival.info, (image.shape[1], image.shape[0]), (width, height))
             except CalibrationError as error:
                 self._log.warning(f"~/camera_info is left out: {error}", throttle_duration_sec=_SAY_EVERY)
-        if image.shape[:2] != (height, width):
-            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
         self._results.publish(
             scene,
             image,
