@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,15 +9,11 @@ from typing import Literal, overload
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
-from sfi_ros.inference.device import choose_device, choose_precision
+from sfi_ros.inference.backends import Model, open_model
 from sfi_ros.inference.images import check_image
-from sfi_ros.inference.scene import Scene, Timing
-from sfi_ros.inference.weights import DefaultWeightsMissing, load_weights
-from sfi_ros.network.checkpoint import Checkpoint
-from sfi_ros.network.preprocessing import network_size, normalize, resize_images
+from sfi_ros.inference.scene import Scene
+from sfi_ros.inference.weights import DefaultWeightsMissing
 
 OutputSize = Literal["input", "network"]
 
@@ -32,28 +27,27 @@ class InferenceEngine:
         >>> scene.foreground, scene.background
 
     Args:
-        checkpoint: network and metadata.
-        weights_name: what to call these weights.
-        device: see `device.choose_device`.
-        precision: see `device.choose_precision`.
+        model: what to run; see `open_model`.
         input_height: height at which the network runs; None for the one it was trained for.
         output_size: "input" returns scenes of the image's size, "network" of the network's.
         foreground_threshold: probability above which a pixel is foreground in the mask. What the network inpaints
             stays as it was trained, everything above 0.5.
 
+    Attributes:
+        metadata: of the checkpoint.
+        weights_name: what to call these weights.
+        device, dtype, backend: where, in what numbers and by what the network is computed.
+
     `output_size` and `foreground_threshold` may be changed between calls.
 
     Raises:
-        ValueError, RuntimeError: an option that is unknown or a device that does not work.
+        ValueError: an option that is out of its range.
     """
 
     def __init__(
         self,
-        checkpoint: Checkpoint,
-        weights_name: str,
+        model: Model,
         *,
-        device: str = "auto",
-        precision: str = "auto",
         input_height: int | None = None,
         output_size: OutputSize = "input",
         foreground_threshold: float = 0.5,
@@ -62,22 +56,15 @@ class InferenceEngine:
             raise ValueError(f"output_size must be 'input' or 'network'; got {output_size!r}")
         if not 0.0 < foreground_threshold < 1.0:
             raise ValueError(f"foreground_threshold must be between 0 and 1; got {foreground_threshold}")
-        if checkpoint.network.options.mask_source == "given":
-            raise ValueError(
-                f"{weights_name} was trained with mask_source='given': it predicts no mask of its own, so it cannot "
-                "run on a camera alone"
-            )
-        height = checkpoint.metadata.input_height if input_height is None else input_height
+        height = model.metadata.input_height if input_height is None else input_height
         if not 32 <= height <= 4096:
             raise ValueError(f"input_height must be within 32..4096; got {height}")
-        self.metadata = checkpoint.metadata
-        self.weights_name = weights_name
-        self.device = choose_device(device)
-        self.dtype = choose_precision(precision, self.device)
+        self.metadata, self.weights_name = model.metadata, model.weights_name
+        self.device, self.dtype, self.backend = model.device, model.dtype, model.backend
         self.input_height = height
         self.output_size = output_size
         self.foreground_threshold = foreground_threshold
-        self._network = checkpoint.network.to(self.device, self.dtype).to(memory_format=torch.channels_last)
+        self._pipeline = model.pipeline
 
     @classmethod
     def load(
@@ -86,25 +73,30 @@ class InferenceEngine:
         *,
         device: str = "auto",
         precision: str = "auto",
+        backend: str = "auto",
+        threads: int | None = None,
         input_height: int | None = None,
         output_size: OutputSize = "input",
         foreground_threshold: float = 0.5,
     ) -> InferenceEngine:
-        """Load a checkpoint; None means the default one, or, with a warning, an untrained network if none ships.
+        """Load a checkpoint or an exported network, by default the weights that ship.
+
+        Args:
+            weights: a `.safetensors` checkpoint or an `.onnx` file of `sfi export`; None means the default weights
+                or, with a warning, an untrained network if none ship.
+            device: see `device.choose_device`.
+            precision: see `device.choose_precision`.
+            backend: see `backends.open_model`.
+            threads: CPU threads of this process's PyTorch, OpenCV and ONNX Runtime; None leaves them as they are.
+            input_height, output_size, foreground_threshold: see `InferenceEngine`.
 
         Raises:
             FileNotFoundError, CheckpointError: see `checkpoint.load`.
-            ValueError, RuntimeError: see `InferenceEngine`.
+            ValueError, RuntimeError: an option that is unknown or out of range, or a device that does not work.
         """
-        checkpoint, name = load_weights(weights)
+        model = open_model(weights, device=device, precision=precision, backend=backend, threads=threads)
         engine = cls(
-            checkpoint,
-            name,
-            device=device,
-            precision=precision,
-            input_height=input_height,
-            output_size=output_size,
-            foreground_threshold=foreground_threshold,
+            model, input_height=input_height, output_size=output_size, foreground_threshold=foreground_threshold
         )
         if not engine.is_trained:
             message = "no weights were named and no default ships: this network is UNTRAINED, its results mean nothing"
@@ -136,65 +128,17 @@ class InferenceEngine:
             ValueError: anything else; nothing was computed then.
         """
         if isinstance(images, np.ndarray):
-            return self._infer([check_image(images)])[0]
+            return self._infer([[check_image(images)]])[0]
         if not isinstance(images, Sequence):
             raise ValueError(f"images is a {type(images).__name__}; accepted are an array or a list of arrays")
-        checked = [check_image(image, position) for position, image in enumerate(images)]
-        scenes: list[Scene] = []
-        start = 0
-        for end in range(1, len(checked) + 1):
-            if end == len(checked) or checked[end].shape != checked[start].shape:
-                scenes += self._infer(checked[start:end])
-                start = end
-        return scenes
+        groups: list[list[np.ndarray]] = []
+        for position, image in enumerate(images):
+            if groups and groups[-1][0].shape == check_image(image, position).shape:
+                groups[-1].append(image)
+            else:
+                groups.append([check_image(image, position)])
+        return self._infer(groups)
 
-    def _infer(self, images: list[np.ndarray]) -> list[Scene]:
-        """Infer images of one size in one batch."""
-        began = time.perf_counter()
-        batch = self._upload(images)
-        height, width = batch.shape[-2:]
-        resized = resize_images(batch, network_size(height, width, self.input_height))
-        network_input = normalize(resized).to(self.dtype).contiguous(memory_format=torch.channels_last)
-        self._synchronize()
-        preprocessed = time.perf_counter()
-        logits = self._network(network_input)
-        self._synchronize()
-        inferred = time.perf_counter()
-        size = (height, width) if self.output_size == "input" else tuple(network_input.shape[-2:])
-        decided = self._decide(logits.foreground, logits.background, size)
-        foreground, background, confidence = (tensor.cpu().numpy() for tensor in decided)
-        finished = time.perf_counter()
-        timing = Timing(preprocessed - began, inferred - preprocessed, finished - inferred)
-        return [Scene(f, b, c, timing) for f, b, c in zip(foreground, background, confidence, strict=True)]
-
-    def _upload(self, images: list[np.ndarray]) -> Tensor:
-        """Images as one (N, 3, H, W) uint8 tensor on the device, channels last: the bytes are not rearranged."""
-        arrays = images[0][None] if len(images) == 1 else np.stack(images)
-        if not (arrays.flags.c_contiguous and arrays.flags.writeable):  # PyTorch shares memory with neither
-            arrays = arrays.copy()
-        batch = torch.from_numpy(arrays)
-        if self.device.type == "cuda":
-            batch = batch.pin_memory().to(self.device, non_blocking=True)
-        return batch.permute(0, 3, 1, 2)
-
-    def _decide(self, foreground: Tensor, background: Tensor, size: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits -> mask, class and confidence, each (N, *size) uint8.
-
-        Probabilities, not classes, are resized, so that borders are smooth. On a CPU they are bytes by then, which
-        resize several times faster than floats.
-        """
-        objects = foreground.float().sigmoid().amax(1, keepdim=True)
-        probabilities = torch.cat([objects, background.float().softmax(1)], 1) * 255
-        if probabilities.shape[-2:] != torch.Size(size):
-            if self.device.type == "cpu":
-                probabilities = probabilities.round_().to(torch.uint8)
-            probabilities = F.interpolate(probabilities, size=size, mode="bilinear", align_corners=False)
-        confidence, classes = probabilities[:, 1:].max(1)
-        if confidence.is_floating_point():
-            confidence = confidence.round_()
-        mask = probabilities[:, 0] > 255 * self.foreground_threshold
-        return mask.to(torch.uint8), classes.to(torch.uint8), confidence.to(torch.uint8)
-
-    def _synchronize(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+    def _infer(self, groups: list[list[np.ndarray]]) -> list[Scene]:
+        at_input_size = self.output_size == "input"
+        return self._pipeline(groups, self.input_height, at_input_size, self.foreground_threshold)

@@ -39,16 +39,22 @@ def resize_images(images: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)
 
 
+def normalization(device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+    """Scale and shift, each (1, 3, 1, 1) float32, such that scale * image + shift normalises RGB of range 0..255."""
+    scale = torch.tensor([1 / (255 * s) for s in IMAGENET_STD], device=device)
+    shift = torch.tensor([-m / s for m, s in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)], device=device)
+    return scale.view(1, 3, 1, 1), shift.view(1, 3, 1, 1)
+
+
 def normalize(images: Tensor) -> Tensor:
     """Normalise (N, 3, H, W) RGB images of range 0..255, uint8 or floating point, with ImageNet statistics.
 
     Returns:
         Floating point of the same shape: (image / 255 - mean) / std, float32 for uint8 images.
     """
-    scale = torch.tensor([1 / (255 * s) for s in IMAGENET_STD], device=images.device)
-    shift = torch.tensor([-m / s for m, s in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)], device=images.device)
     images = images if images.is_floating_point() else images.float()
-    return torch.addcmul(shift.to(images.dtype).view(1, 3, 1, 1), images, scale.to(images.dtype).view(1, 3, 1, 1))
+    scale, shift = (constant.to(images.dtype) for constant in normalization(images.device))
+    return torch.addcmul(shift, images, scale)
 
 
 def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:

@@ -1,0 +1,122 @@
+"""What computes the network: PyTorch, `torch.compile` or ONNX Runtime, on a CPU or a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+import cv2
+import numpy as np
+import torch
+
+from sfi_ros.inference.camera_network import CameraNetwork
+from sfi_ros.inference.compiled_network import CompiledNetwork
+from sfi_ros.inference.cpu_pipeline import CpuPipeline, NetworkRunner
+from sfi_ros.inference.cuda_pipeline import CudaPipeline
+from sfi_ros.inference.device import choose_device, choose_precision
+from sfi_ros.inference.scene import Scene
+from sfi_ros.inference.weights import load_weights
+from sfi_ros.network.checkpoint import Metadata
+
+BACKENDS: Final = ("auto", "pytorch", "compile", "onnxruntime")
+
+
+class Pipeline(Protocol):
+    """From images to scenes."""
+
+    def __call__(
+        self, groups: Sequence[Sequence[np.ndarray]], input_height: int, at_input_size: bool, threshold: float
+    ) -> list[Scene]:
+        """See `CpuPipeline.__call__`."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network that is ready to run.
+
+    Attributes:
+        pipeline: runs it.
+        metadata: of the checkpoint.
+        weights_name: what to call its weights.
+        backend: "pytorch", "compile" or "onnxruntime".
+        device: where it runs.
+        dtype: what it computes in.
+    """
+
+    pipeline: Pipeline
+    metadata: Metadata
+    weights_name: str
+    backend: str
+    device: torch.device
+    dtype: torch.dtype
+
+
+def open_model(
+    weights: str | Path | None,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    backend: str = "auto",
+    threads: int | None = None,
+) -> Model:
+    """Load weights and make them ready to run.
+
+    Args:
+        weights: see `InferenceEngine.load`.
+        device: see `device.choose_device`.
+        precision: see `device.choose_precision`.
+        backend: "pytorch": on a CPU convolution, batch norm and activation as one oneDNN primitive, on a GPU a CUDA
+            graph. "compile": the same, its kernels made by `torch.compile`; needs a C++ compiler on a CPU and takes
+            its time at the first image. "onnxruntime": for `.onnx` files, in the numbers that they hold. "auto":
+            "onnxruntime" for an `.onnx` file, else "pytorch".
+        threads: see `InferenceEngine.load`.
+
+    Raises:
+        FileNotFoundError, CheckpointError, ValueError, RuntimeError: see `InferenceEngine.load`.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"unknown backend {backend!r}; use {', '.join(BACKENDS)}")
+    is_onnx = weights is not None and Path(weights).suffix == ".onnx"
+    if backend == "auto":
+        backend = "onnxruntime" if is_onnx else "pytorch"
+    if is_onnx != (backend == "onnxruntime"):
+        remedy = "use backend 'onnxruntime' or 'auto'" if is_onnx else "make one with `sfi export`"
+        raise ValueError(f"backend {backend!r} cannot run {weights or 'the default weights'}: {remedy}")
+    if threads is not None:
+        _bound_threads(threads)
+    chosen = choose_device(device)
+    if backend == "onnxruntime":
+        return _open_onnx(Path(str(weights)), chosen, precision, threads)
+    dtype = choose_precision(precision, chosen)
+    checkpoint, name = load_weights(weights)
+    if checkpoint.network.options.mask_source == "given":
+        raise ValueError(
+            f"{name} was trained with mask_source='given': it predicts no mask of its own, so it cannot run on a "
+            "camera alone"
+        )
+    network = CameraNetwork(checkpoint.network, chosen, dtype)
+    run: NetworkRunner = network
+    if backend == "compile":
+        run = CompiledNetwork(network, chosen)
+    elif chosen.type == "cpu":
+        run = network.use_onednn()
+    pipeline = CpuPipeline(run) if chosen.type == "cpu" else CudaPipeline(run, chosen)
+    return Model(pipeline, checkpoint.metadata, name, backend, chosen, dtype)
+
+
+def _open_onnx(path: Path, device: torch.device, precision: str, threads: int | None) -> Model:
+    if precision not in ("auto", "float32"):
+        raise ValueError(f"an exported network computes in float32; got precision {precision!r}: use auto")
+    from sfi_ros.inference.onnx_network import OnnxNetwork  # ONNX Runtime is optional
+
+    network = OnnxNetwork(path, device=device, threads=threads)
+    return Model(CpuPipeline(network), network.metadata, path.name, "onnxruntime", device, torch.float32)
+
+
+def _bound_threads(threads: int) -> None:
+    if threads < 1:
+        raise ValueError(f"threads must be at least 1; got {threads}")
+    torch.set_num_threads(threads)
+    cv2.setNumThreads(threads)

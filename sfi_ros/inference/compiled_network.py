@@ -1,0 +1,51 @@
+"""`torch.compile` as a backend: kernels made for one network at one size."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from sfi_ros.inference.camera_network import CameraNetwork
+from sfi_ros.network.outputs import SceneLogits
+
+logger = logging.getLogger(__name__)
+
+KEPT_SIZES: Final = 8
+"""Past that many sizes of the input all are forgotten: TorchDynamo would run further ones uncompiled and not say so."""
+
+
+class CompiledNetwork:
+    """Compiles a network for each size of images that comes.
+
+    The first image of a size waits for the compiler, about a minute on two CPU cores; later processes on the same
+    machine find most of its work in PyTorch's cache (TORCHINDUCTOR_CACHE_DIR).
+
+    Args:
+        network: what to compile.
+        device: where it lies.
+
+    Raises:
+        RuntimeError: a CPU without a C++ compiler, which TorchInductor needs there.
+    """
+
+    def __init__(self, network: CameraNetwork, device: torch.device):
+        if device.type == "cpu" and not any(map(shutil.which, ("c++", "g++", "clang++"))):
+            raise RuntimeError("backend 'compile' needs a C++ compiler on a CPU: install g++, or use backend 'pytorch'")
+        # Freezing lets the compiler lay out the weights for the processor, which is most of what it gains on a CPU.
+        self._network = torch.compile(network, dynamic=False, options={"freezing": device.type == "cpu"})
+        self._sizes: set[torch.Size] = set()
+
+    def __call__(self, images: Tensor) -> SceneLogits:
+        """(N, 3, h, w) RGB of range 0..255 -> logits of size (h, w)."""
+        if images.shape not in self._sizes:
+            if len(self._sizes) == KEPT_SIZES:
+                torch.compiler.reset()
+                self._sizes.clear()
+            n, _, height, width = images.shape
+            logger.warning("compiling the network for %d image(s) of %dx%d; this can take minutes", n, width, height)
+            self._sizes.add(images.shape)
+        return self._network(images)

@@ -1,0 +1,158 @@
+"""From images to masks on a GPU: one CUDA graph for each size, from the image's bytes to the decided classes.
+
+A graph replays a fixed sequence of kernels on fixed memory: a frame costs one launch instead of some hundred, and
+memory does not grow. It is captured at the first frames of each size; the graphs of the last few sizes are kept.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sfi_ros.inference.probabilities import to_probabilities
+from sfi_ros.inference.scene import Scene, Timing
+from sfi_ros.network.outputs import SceneLogits
+from sfi_ros.network.preprocessing import network_size, resize_images
+
+KEPT_GRAPHS: Final = 8
+"""For that many combinations of batch, image size, network height and output size memory is held on the GPU."""
+
+_WARM_UP_RUNS: Final = 3
+
+
+def decide(
+    images: Tensor, threshold: Tensor, network: Callable[[Tensor], SceneLogits], input_height: int, at_input_size: bool
+) -> Tensor:
+    """All that the GPU does with a batch, on tensors of any device; never looks at a value on the host.
+
+    Args:
+        images: (N, H, W, 3) uint8 RGB.
+        threshold: () float32, probability above which a pixel is foreground.
+        network: maps (N, 3, h, w) of range 0..255 to logits of that size.
+        input_height: height at which the network runs.
+        at_input_size: whether the result has the images' size, else the network's.
+
+    Returns:
+        (N, 3, *size) uint8: foreground 0 or 1, class, and confidence 0..255.
+    """
+    height, width = images.shape[1:3]
+    resized = resize_images(images.permute(0, 3, 1, 2), network_size(height, width, input_height))
+    probabilities = to_probabilities(network(resized))
+    if at_input_size and probabilities.shape[-2:] != (height, width):
+        probabilities = F.interpolate(probabilities, size=(height, width), mode="bilinear", align_corners=False)
+    confidence, classes = probabilities[:, 1:].max(1)
+    objects = probabilities[:, 0] > threshold
+    planes = (objects, classes, (confidence * 255).round_())
+    return torch.stack([plane.to(torch.uint8) for plane in planes], 1)
+
+
+class CudaPipeline:
+    """Runs one network on one GPU.
+
+    Args:
+        network: on the GPU; maps (N, 3, h, w) of range 0..255 to logits of that size.
+        device: the GPU.
+    """
+
+    def __init__(self, network: Callable[[Tensor], SceneLogits], device: torch.device):
+        self._network, self._device = network, device
+        self._graphs: OrderedDict[tuple[int | bool, ...], _Graph] = OrderedDict()
+
+    def __call__(
+        self, groups: Sequence[Sequence[np.ndarray]], input_height: int, at_input_size: bool, threshold: float
+    ) -> list[Scene]:
+        """Infer images group by group; see `CpuPipeline.__call__`.
+
+        Groups of different sizes are under way at the same time: while one is computed, the next is uploaded and the
+        previous one downloaded.
+        """
+        under_way: OrderedDict[_Graph, _Download] = OrderedDict()
+        scenes: list[list[Scene]] = [[] for _ in groups]
+        for number, images in enumerate(groups):
+            began = time.perf_counter()
+            graph = self._graph_for(images, input_height, at_input_size)
+            if graph in under_way:  # its memory is in use until then
+                self._finish(under_way.pop(graph), scenes)
+            graph.start(images, threshold)
+            under_way[graph] = _Download(number, graph, began, time.perf_counter())
+        for download in under_way.values():
+            self._finish(download, scenes)
+        return [scene for group in scenes for scene in group]
+
+    def _finish(self, download: _Download, scenes: list[list[Scene]]) -> None:
+        results = download.graph.wait()
+        waited = time.perf_counter()
+        # Upload, network and download are one launch: only their sum can be told from here.
+        timing = Timing(download.uploaded - download.began, waited - download.uploaded, 0.0)
+        scenes[download.number] = [Scene(planes[0], planes[1], planes[2], timing) for planes in results]
+
+    def _graph_for(self, images: Sequence[np.ndarray], input_height: int, at_input_size: bool) -> _Graph:
+        key = (len(images), *images[0].shape[:2], input_height, at_input_size)
+        graph = self._graphs.pop(key, None)
+        if graph is None:
+            if len(self._graphs) == KEPT_GRAPHS:
+                self._graphs.popitem(last=False)
+            shape = (len(images), *images[0].shape)
+            graph = _Graph(
+                shape,
+                lambda batch, limit: decide(batch, limit, self._network, input_height, at_input_size),
+                self._device,
+            )
+        self._graphs[key] = graph
+        return graph
+
+
+@dataclass
+class _Download:
+    """A group of images whose results are awaited."""
+
+    number: int
+    graph: _Graph
+    began: float
+    uploaded: float
+
+
+class _Graph:
+    """A captured computation of one size, with its stream, its memory on the GPU and its pinned memory on the host."""
+
+    def __init__(self, shape: tuple[int, ...], compute: Callable[[Tensor, Tensor], Tensor], device: torch.device):
+        self._stream = torch.cuda.Stream(device)
+        self._upload = torch.empty(shape, dtype=torch.uint8, pin_memory=True)
+        self._images = torch.zeros(shape, dtype=torch.uint8, device=device)
+        self._host_threshold = torch.full((), 0.5, pin_memory=True)
+        self._threshold = torch.full((), 0.5, device=device)
+        self._graph = torch.cuda.CUDAGraph()
+        self._download = torch.empty(0, dtype=torch.uint8)
+        torch.cuda.synchronize(device)
+        with torch.cuda.stream(self._stream), torch.backends.cudnn.flags(benchmark=True):
+            for _ in range(_WARM_UP_RUNS):  # compiles kernels and lets cuDNN choose its algorithms
+                compute(self._images, self._threshold)
+            self._stream.synchronize()
+            with torch.cuda.graph(self._graph, stream=self._stream):
+                self._result = compute(self._images, self._threshold)
+
+    def start(self, images: Sequence[np.ndarray], threshold: float) -> None:
+        """Upload, compute and download on this graph's stream; returns when the images' memory is free again."""
+        for slot, image in zip(self._upload.numpy(), images, strict=True):
+            np.copyto(slot, image)
+        self._host_threshold.fill_(threshold)
+        # New pinned memory for each result: it becomes the scene's, which saves a copy. PyTorch recycles it.
+        self._download = torch.empty(self._result.shape, dtype=torch.uint8, pin_memory=True)
+        with torch.cuda.stream(self._stream):
+            self._images.copy_(self._upload, non_blocking=True)
+            self._threshold.copy_(self._host_threshold, non_blocking=True)
+            self._graph.replay()
+            self._download.copy_(self._result, non_blocking=True)
+
+    def wait(self) -> np.ndarray:
+        """(N, 3, *size) uint8: the results of what was started last."""
+        self._stream.synchronize()
+        return self._download.numpy()
