@@ -16,7 +16,7 @@ $(STAMP): setup.py
 	@echo "Installing into $(VENV) (a few minutes the first time: PyTorch is large)"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -qq --upgrade pip
-	$(BIN)/python -m pip install -qq --editable '.[ros,training,dev]'
+	$(BIN)/python -m pip install -qq --editable '.[ros,training,export,dev]'
 	@touch $@
 
 demo: setup

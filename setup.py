@@ -57,6 +57,8 @@ setup(
             "matplotlib>=3.8",
             "pyyaml>=6",
         ],
+        # `sfi export`, and running what it wrote; onnxruntime-gpu instead of onnxruntime on a GPU.
+        "export": ["onnx>=1.16", "onnxscript>=0.2", "onnxruntime>=1.18"],
         "dev": [
             "pytest>=8",
             "pytest-timeout>=2.3",

@@ -20,7 +20,15 @@ from launch_ros.parameter_descriptions import ParameterValue
 SHARE = Path(get_package_share_directory("sfi_ros"))
 BOOLEAN = ("true", "false")
 # Launch argument -> type of the parameter of the same name; "" leaves it to the parameter file.
-OVERRIDES = {"weights": str, "device": str, "precision": str, "image_transport": str, "output_size": str, "lazy": bool}
+OVERRIDES = {
+    "weights": str,
+    "device": str,
+    "precision": str,
+    "backend": str,
+    "image_transport": str,
+    "output_size": str,
+    "lazy": bool,
+}
 
 ARGUMENTS = [
     DeclareLaunchArgument("image", default_value="/camera/image_raw", description="image topic of the camera"),
@@ -41,6 +49,9 @@ ARGUMENTS = [
     DeclareLaunchArgument("device", default_value="", description="auto, cpu, cuda or cuda:N; empty: params_file"),
     DeclareLaunchArgument(
         "precision", default_value="", description="auto, float32, float16 or bfloat16; empty: params_file"
+    ),
+    DeclareLaunchArgument(
+        "backend", default_value="", description="auto, pytorch, compile or onnxruntime; empty: params_file"
     ),
     DeclareLaunchArgument("image_transport", default_value="", description="raw or compressed; empty: params_file"),
     DeclareLaunchArgument("output_size", default_value="", description="input or network; empty: params_file"),

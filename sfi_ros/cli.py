@@ -27,7 +27,7 @@ from rich.table import Table
 
 from sfi_ros import __version__
 from sfi_ros.bags import BagSource, infer_bag, is_bag
-from sfi_ros.inference import DefaultWeightsMissing, InferenceEngine
+from sfi_ros.inference import BACKENDS, DefaultWeightsMissing, InferenceEngine
 from sfi_ros.network import checkpoint
 from sfi_ros.recorder import Recorder
 from sfi_ros.sources import UNSEEN_SEED, Frame, Source, Unreadable, open_source
@@ -102,9 +102,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_engine_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--weights", type=Path, help="checkpoint (.safetensors); default: the one that ships")
+    command.add_argument("--weights", type=Path, help="checkpoint or exported .onnx; default: the one that ships")
     command.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     command.add_argument("--precision", default="auto", help="auto, float32, float16 or bfloat16 (default: auto)")
+    command.add_argument("--backend", default="auto", help=f"{', '.join(BACKENDS)} (default: auto)")
+    command.add_argument("--threads", type=_positive, metavar="N", help="CPU threads; default: as many as cores")
     command.add_argument("--input-height", type=int, metavar="PIXELS", help="height at which the network runs")
     command.add_argument("--size", choices=("input", "network"), default="input", help="size of the results")
     command.add_argument("--limit", type=_positive, metavar="N", help="stop after N frames")
@@ -117,6 +119,8 @@ def _engine(arguments: argparse.Namespace) -> InferenceEngine:
             arguments.weights,
             device=arguments.device,
             precision=arguments.precision,
+            backend=arguments.backend,
+            threads=arguments.threads,
             input_height=arguments.input_height,
             output_size=arguments.size,
         )
@@ -150,6 +154,7 @@ def _run(arguments: argparse.Namespace) -> int:
         network=engine.metadata.name,
         device=str(engine.device),
         precision=str(engine.dtype).removeprefix("torch."),
+        backend=engine.backend,
         input_height=engine.input_height,
     )
     if summary["frames"] == 0 and not interrupted.is_set():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,5 +119,7 @@ def _open_onnx(path: Path, device: torch.device, precision: str, threads: int | 
 def _bound_threads(threads: int) -> None:
     if threads < 1:
         raise ValueError(f"threads must be at least 1; got {threads}")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    threads = min(threads, cores or 1)  # more threads than cores wait for each other
     torch.set_num_threads(threads)
     cv2.setNumThreads(threads)

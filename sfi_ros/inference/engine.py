@@ -87,7 +87,8 @@ class InferenceEngine:
             device: see `device.choose_device`.
             precision: see `device.choose_precision`.
             backend: see `backends.open_model`.
-            threads: CPU threads of this process's PyTorch, OpenCV and ONNX Runtime; None leaves them as they are.
+            threads: most CPU threads of this process's PyTorch, OpenCV and ONNX Runtime, of the cores that there are;
+                None leaves them as they are.
             input_height, output_size, foreground_threshold: see `InferenceEngine`.
 
         Raises:

@@ -143,14 +143,14 @@ class InpaintNode(LifecycleNode):
 
     def _configure(self) -> None:
         parameters = self._settings
-        if parameters["cpu_threads"]:
-            torch.set_num_threads(parameters["cpu_threads"])
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", DefaultWeightsMissing)
             engine = InferenceEngine.load(
                 parameters["weights"] or None,
                 device=parameters["device"],
                 precision=parameters["precision"],
+                backend=parameters["backend"],
+                threads=parameters["cpu_threads"] or None,
                 input_height=parameters["input_height"] or None,
                 output_size=parameters["output_size"],
             )
@@ -162,7 +162,7 @@ class InpaintNode(LifecycleNode):
         self._configure_problem = ""
         self.get_logger().info(
             f"configured: {engine.weights_name} ({engine.metadata.name}) on {engine.device}, "
-            f"{str(engine.dtype).removeprefix('torch.')}, {engine.input_height} pixels high"
+            f"{str(engine.dtype).removeprefix('torch.')} by {engine.backend}, {engine.input_height} pixels high"
         )
 
     def _activate(self) -> None:
@@ -250,6 +250,7 @@ class InpaintNode(LifecycleNode):
             facts["network"] = engine.metadata.name
             facts["device"] = str(engine.device)
             facts["precision"] = str(engine.dtype).removeprefix("torch.")
+            facts["backend"] = engine.backend
             if engine.device.type == "cuda":
                 facts["GPU"] = torch.cuda.get_device_name(engine.device)
                 facts["GPU memory (MiB)"] = f"{torch.cuda.memory_reserved(engine.device) / 2**20:.0f}"

@@ -12,6 +12,8 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from sfi_ros.inference import BACKENDS
+
 
 class Change(Enum):
     """When a parameter may be changed."""
@@ -72,7 +74,7 @@ SETTINGS: Final = (
     Setting(
         "weights",
         "",
-        "checkpoint (.safetensors) to run; empty for the one that ships with the package",
+        "checkpoint (.safetensors) or exported network (.onnx) to run; empty for the one that ships with the package",
         Change.UNCONFIGURED,
     ),
     Setting("device", "auto", "where the network runs: auto, cpu, cuda or cuda:N", Change.UNCONFIGURED),
@@ -84,6 +86,13 @@ SETTINGS: Final = (
         choices=("auto", "float32", "float16", "bfloat16"),
     ),
     Setting(
+        "backend",
+        "auto",
+        "what computes the network; compile and a GPU's first image take their time",
+        Change.UNCONFIGURED,
+        choices=BACKENDS,
+    ),
+    Setting(
         "input_height",
         0,
         "height in pixels at which the network runs; 0 for the height it was trained for",
@@ -91,7 +100,11 @@ SETTINGS: Final = (
         range=(0, 4096),
     ),
     Setting(
-        "cpu_threads", 0, "threads of the network on a CPU; 0 leaves it to PyTorch", Change.UNCONFIGURED, range=(0, 256)
+        "cpu_threads",
+        4,
+        "most CPU threads to compute with, of the cores that there are; 0 for all of them",
+        Change.UNCONFIGURED,
+        range=(0, 256),
     ),
     Setting(
         "image_transport",
