@@ -7,6 +7,8 @@ STAMP := $(VENV)/.installed-by-make
 SOURCE ?= synthetic
 OUT ?= out/demo
 LIMIT ?=
+BENCH ?= out/bench
+COMPARE ?=
 
 .PHONY: setup demo test lint format bench clean
 
@@ -35,9 +37,15 @@ format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# A short set, a few minutes on two idle cores; COMPARE is the BENCH of another run. docs/performance.md has the long one.
+report = --json $(BENCH)/$(1).json $(if $(COMPARE),--compare $(COMPARE)/$(1).json)
+
 bench: setup
-	$(BIN)/python benchmarks/mpi.py
-	$(BIN)/python benchmarks/flops.py
+	$(BIN)/python benchmarks/flops.py --floor $(call report,flops)
+	$(BIN)/python benchmarks/mpi.py $(call report,mpi)
+	$(BIN)/python benchmarks/engine.py $(call report,engine)
+	$(BIN)/python benchmarks/engine.py --networks fast-mobilenetv2 --cameras 1,2,4 --seconds 2 $(call report,cameras)
+	$(BIN)/python benchmarks/training.py $(call report,training)
 
 clean:
 	rm -rf $(VENV) build install log out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
