@@ -1,9 +1,10 @@
 """`sfi`: the engine without ROS.
 
-sfi run SOURCE -o OUT    images, folders, videos, bags or the synthetic street -> masks, class maps, overlays, summary
-sfi bag IN OUT           a rosbag2 -> a rosbag2 with the results, at the stamps of its images
+sfi run SOURCE... -o OUT images, folders, videos, bags or the synthetic street -> masks, class maps, overlays, summary
+sfi bag IN... -o OUT     a rosbag2 -> a rosbag2 with the results, at the stamps of its images
 sfi info WEIGHTS         what a checkpoint is
 sfi convert IN OUT       a checkpoint of the authors' released code -> one of ours
+sfi export IN -o OUT     a checkpoint -> an ONNX file or a torch.export program, for runtimes that know nothing of us
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.logging import RichHandler
@@ -28,9 +30,11 @@ from rich.table import Table
 from sfi_ros import __version__
 from sfi_ros.bags import BagSource, infer_bag, is_bag
 from sfi_ros.inference import BACKENDS, DefaultWeightsMissing, InferenceEngine
+from sfi_ros.inference.export import MAX_SIDE, export_onnx, export_program
 from sfi_ros.network import checkpoint
 from sfi_ros.recorder import Recorder
-from sfi_ros.sources import UNSEEN_SEED, Frame, Source, Unreadable, open_source
+from sfi_ros.sharding import PartOfImages, Shard, SharedFolder, device_of_process, output_folders
+from sfi_ros.sources import UNSEEN_SEED, Frame, ImageSource, Source, Unreadable, open_source
 
 INTERRUPTED = 130  # the shell's number for a run that Ctrl-C ended
 SYNTHETIC_FRAMES = 100  # the street has no end; without --limit a run does
@@ -67,9 +71,11 @@ def _parser() -> argparse.ArgumentParser:
         "run",
         help="infer images, a folder, a video, a bag or the synthetic street",
         description="Writes foreground/ (0 or 255), background/ (0 road, 1 sidewalk, 2 other), overlay/, overlay.mp4 "
-        "and summary.json.",
+        "and summary.json; of several sources, into a folder in OUT each.",
     )
-    run.add_argument("source", metavar="SOURCE", help="image, folder of images, video, rosbag2, or 'synthetic'")
+    run.add_argument(
+        "sources", nargs="+", metavar="SOURCE", help="image, folder of images, video, rosbag2, or 'synthetic'"
+    )
     run.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="folder for the results")
     _add_engine_options(run)
     run.add_argument("--seed", type=int, default=UNSEEN_SEED, help="of the synthetic street (default: %(default)s)")
@@ -80,9 +86,12 @@ def _parser() -> argparse.ArgumentParser:
         help="infer the camera of a rosbag2 into a new one",
         description="Writes /inpaint/foreground_mask, /inpaint/background and /inpaint/background_confidence with the "
         "stamps of the images. Needs no ROS installation.",
+        usage="%(prog)s [options] IN OUT\n       %(prog)s [options] IN [IN ...] -o OUT",
     )
-    bag.add_argument("source", type=Path, metavar="IN", help="rosbag2 folder (sqlite3 or MCAP) or ROS 1 bag")
-    bag.add_argument("output", type=Path, metavar="OUT", help="folder of the new bag")
+    bag.add_argument("sources", nargs="+", metavar="IN", help="rosbag2 (sqlite3 or MCAP) or ROS 1 bag")
+    bag.add_argument(
+        "-o", "--output", type=Path, metavar="OUT", help="folder of the new bag, or of the new bags if IN are several"
+    )
     bag.add_argument("--topic", help="image topic; default: the only one")
     bag.add_argument("--overlay", action="store_true", help="write /inpaint/overlay, too")
     _add_engine_options(bag)
@@ -98,6 +107,29 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("output", type=Path, metavar="OUT", help="checkpoint to write (.safetensors)")
     convert.add_argument("--name", help="which network it is; default: told from its parameters")
     convert.set_defaults(command=_convert)
+
+    export = commands.add_parser(
+        "export",
+        help="write a checkpoint's network as ONNX or as a torch.export program",
+        description="One graph: image (N, 3, h, w) uint8 RGB in; foreground (N, 1, h, w) and background (N, 3, h, w) "
+        "float32 logits out; normalisation and inpainting inside. The file is compared with PyTorch before it is kept. "
+        "Takes about a minute. See docs/export.md.",
+    )
+    export.add_argument("weights", type=Path, metavar="WEIGHTS", help="checkpoint (.safetensors)")
+    export.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="file: .onnx, or .pt2")
+    export.add_argument("--format", choices=("onnx", "torch-export"), default="onnx", help="default: %(default)s")
+    export.add_argument("--input-height", type=_positive, metavar="PIXELS", help="height of the images it is meant for")
+    sizes = export.add_mutually_exclusive_group()
+    sizes.add_argument("--size", type=_size, metavar="HxW", help="take images of one size only, such as 256x512")
+    sizes.add_argument("--dynamic", action="store_true", help="take images of any size (this is the default)")
+    export.add_argument(
+        "--max-side",
+        type=_positive,
+        default=MAX_SIDE,
+        metavar="PIXELS",
+        help="longest side of images of any size (default: %(default)s)",
+    )
+    export.set_defaults(command=_export)
     return parser
 
 
@@ -109,7 +141,13 @@ def _add_engine_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--threads", type=_positive, metavar="N", help="CPU threads; default: as many as cores")
     command.add_argument("--input-height", type=int, metavar="PIXELS", help="height at which the network runs")
     command.add_argument("--size", choices=("input", "network"), default="input", help="size of the results")
-    command.add_argument("--limit", type=_positive, metavar="N", help="stop after N frames")
+    command.add_argument("--limit", type=_positive, metavar="N", help="stop after N frames of a source")
+    command.add_argument(
+        "--shard",
+        type=_shard,
+        metavar="I/N",
+        help="do the share of process I of N, such as 3/16; torchrun's processes know theirs (docs/offline.md)",
+    )
 
 
 def _engine(arguments: argparse.Namespace) -> InferenceEngine:
@@ -117,7 +155,7 @@ def _engine(arguments: argparse.Namespace) -> InferenceEngine:
         warnings.simplefilter("always", DefaultWeightsMissing)
         engine = InferenceEngine.load(
             arguments.weights,
-            device=arguments.device,
+            device=device_of_process(arguments.device),
             precision=arguments.precision,
             backend=arguments.backend,
             threads=arguments.threads,
@@ -129,12 +167,66 @@ def _engine(arguments: argparse.Namespace) -> InferenceEngine:
     return engine
 
 
+def _each_source(arguments: argparse.Namespace, work: Callable[[str, Path, Shard, bool], int]) -> int:
+    """Calls `work` with every source, its output, the shard that this process is, and whether it takes whole sources.
+
+    A source that fails does not keep others from theirs.
+    """
+    shard = arguments.shard or Shard.of_environment()
+    sources, status = arguments.sources, 0
+    for index, (source, output) in enumerate(zip(sources, output_folders(sources, arguments.output), strict=True)):
+        try:
+            if work(source, output, shard, shard.takes(index)) == INTERRUPTED:
+                return INTERRUPTED
+        except (ValueError, RuntimeError, OSError) as error:  # noqa: PERF203
+            if len(sources) == 1:
+                raise
+            console.print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
+            status = 1
+    return status
+
+
 def _run(arguments: argparse.Namespace) -> int:
-    path = arguments.source
-    source = BagSource(path) if is_bag(path) else open_source(path, seed=arguments.seed)
     engine = _engine(arguments)
+
+    def work(source: str, output: Path, shard: Shard, is_mine: bool) -> int:
+        # A folder is divided, but not a first look at it: how many of its images can be read, no shard knows.
+        if shard.count > 1 and Path(source).is_dir() and not is_bag(source) and arguments.limit is None:
+            return _run_part(arguments, engine, source, SharedFolder(output, shard))
+        if not is_mine:
+            return 0
+        opened = BagSource(source) if is_bag(source) else open_source(source, seed=arguments.seed)
+        summary = _record(arguments, engine, opened, source, output)
+        _require_frames(summary, source)
+        _print_summary(summary, output)
+        return INTERRUPTED if summary["interrupted"] else 0
+
+    return _each_source(arguments, work)
+
+
+def _run_part(arguments: argparse.Namespace, engine: InferenceEngine, source: str, shared: SharedFolder) -> int:
+    whole = open_source(source)
+    assert isinstance(whole, ImageSource)
+    part = PartOfImages(whole, shared.shard)
+    summary = _record(arguments, engine, part, source, shared.part)
+    if summary["interrupted"]:
+        console.print(f"interrupted: run shard {shared.shard} of {source} again", highlight=False, soft_wrap=True)
+        return INTERRUPTED
+    console.print(f"shard {shared.shard} of {source}: {summary['frames']} frames", highlight=False, soft_wrap=True)
+    settings = {key: summary[key] for key in ("source", "weights", "network", "precision", "backend", "input_height")}
+    merged = shared.finish(part.names_of_all, part.rate, **settings, size=arguments.size, images=whole.length)
+    if merged is not None:
+        _require_frames(merged, source)
+        console.print(f"{merged['frames']} frames; results in {shared.output}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _record(
+    arguments: argparse.Namespace, engine: InferenceEngine, source: Source, name: str, output: Path
+) -> dict[str, Any]:
+    """Infers a source into a folder; returns the summary."""
     limit = arguments.limit or (SYNTHETIC_FRAMES if source.length is None else None)
-    recorder = Recorder(arguments.output, source.rate)
+    recorder = Recorder(output, source.rate)
     skipped: list[str] = []
     with _ctrl_c_noted() as interrupted:
         for frame in _progress(source, limit):
@@ -145,8 +237,8 @@ def _run(arguments: argparse.Namespace) -> int:
                 recorder.add(frame, engine(frame.image))
             if interrupted.is_set():
                 break
-    summary = recorder.close(
-        source=str(arguments.source),
+    return recorder.close(
+        source=name,
         skipped=skipped,
         interrupted=interrupted.is_set(),
         weights=engine.weights_name,
@@ -157,10 +249,11 @@ def _run(arguments: argparse.Namespace) -> int:
         backend=engine.backend,
         input_height=engine.input_height,
     )
-    if summary["frames"] == 0 and not interrupted.is_set():
-        raise ValueError(f"{arguments.source} gave no readable frame ({len(skipped)} unreadable)")
-    _print_summary(summary, arguments.output)
-    return INTERRUPTED if interrupted.is_set() else 0
+
+
+def _require_frames(summary: dict[str, Any], source: str) -> None:
+    if summary["frames"] == 0 and not summary["interrupted"]:
+        raise ValueError(f"{source} gave no readable frame ({len(summary['skipped'])} unreadable)")
 
 
 @contextmanager
@@ -181,12 +274,31 @@ def _ctrl_c_noted() -> Iterator[threading.Event]:
 
 
 def _bag(arguments: argparse.Namespace) -> int:
+    if arguments.output is None:
+        if len(arguments.sources) != 2:
+            raise ValueError("where the new bags shall go is not clear: sfi bag IN OUT, or sfi bag IN... -o OUT")
+        *arguments.sources, output = arguments.sources
+        arguments.output = Path(output)
+    engine = _engine(arguments)
+
+    def work(source: str, output: Path, _: Shard, is_mine: bool) -> int:
+        if is_mine:
+            _infer_bag(arguments, engine, source, output)
+        return 0
+
+    return _each_source(arguments, work)
+
+
+def _infer_bag(arguments: argparse.Namespace, engine: InferenceEngine, source: str, output: Path) -> None:
+    if len(arguments.sources) > 1 and (output / "metadata.yaml").is_file():
+        console.print(f"{source}: {output} is there already", highlight=False, soft_wrap=True)
+        return  # so that the same command goes on where it was stopped
     with Progress(*_COLUMNS, console=console) as progress:
         task = progress.add_task("")
         summary = infer_bag(
-            arguments.source,
-            arguments.output,
-            _engine(arguments),
+            source,
+            output,
+            engine,
             topic=arguments.topic,
             with_overlay=arguments.overlay,
             limit=arguments.limit,
@@ -195,9 +307,8 @@ def _bag(arguments: argparse.Namespace) -> int:
     for reason in summary.rejected:
         console.print(f"[yellow]skipped[/] {reason}", highlight=False, soft_wrap=True)
     if summary.frames == 0:
-        raise ValueError(f"{arguments.source} gave no readable image on {summary.topic}")
-    console.print(f"{summary.frames} images of {summary.topic}; results in {arguments.output}", soft_wrap=True)
-    return 0
+        raise ValueError(f"{source} gave no readable image on {summary.topic}")
+    console.print(f"{summary.frames} images of {summary.topic}; results in {output}", soft_wrap=True)
 
 
 def _progress(source: Source, limit: int | None) -> Iterator[Frame | Unreadable]:
@@ -254,6 +365,37 @@ def _convert(arguments: argparse.Namespace) -> int:
     )
     console.print(f"{arguments.released} is {network.name}; written to {arguments.output}", soft_wrap=True)
     return 0
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    write = export_onnx if arguments.format == "onnx" else export_program
+    exported = write(
+        arguments.weights,
+        arguments.output,
+        input_height=arguments.input_height,
+        size=arguments.size,
+        max_side=arguments.max_side,
+    )
+    console.print(f"{exported.path} written", highlight=False, soft_wrap=True)
+    if exported.difference is None:
+        console.print("[bold yellow]warning:[/] not checked: onnxruntime is not installed", soft_wrap=True)
+    else:
+        console.print(f"largest difference of a logit from PyTorch's: {exported.difference:.1e}", highlight=False)
+    return 0
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, _, width = text.partition("x")
+    if not (height.isdigit() and width.isdigit()):
+        raise argparse.ArgumentTypeError(f"must be HEIGHTxWIDTH, such as 256x512, not {text}")
+    return int(height), int(width)
+
+
+def _shard(text: str) -> Shard:
+    try:
+        return Shard.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _positive(text: str) -> int:

@@ -1,4 +1,4 @@
-"""Augmentation moves image and labels alike, repeats by seed, and changes nothing by default."""
+"""Augmentation moves image and labels alike, repeats by seed, changes nothing by default, and is one on all devices."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torchvision.transforms.v2 import functional as v2
 
-from training.augmentation import AugmentationOptions, augment, photometry
+from training.augmentation import AugmentationOptions, Draw, Draws, augment, augment_batch, augment_sample, draw
+from training.jpeg import jpeg
 
 EVERYTHING = AugmentationOptions(
     crop=(48, 96),
@@ -24,8 +26,10 @@ EVERYTHING = AugmentationOptions(
     hue=0.04,
     gamma=0.5,
     white_balance=0.12,
+    shadow=0.3,
     grayscale=0.2,
     overexposure=0.2,
+    sharpen=0.3,
     blur=0.3,
     noise=0.3,
     jpeg=0.3,
@@ -43,6 +47,27 @@ def street(height: int = 64, width: int = 128) -> tuple[Tensor, Tensor]:
     labels = torch.from_numpy(np.kron(blocks, np.ones((16, 16))).astype(np.uint8))
     image = torch.stack([40 * labels, torch.full_like(labels, 90), torch.full_like(labels, 160)])
     return image, torch.stack([labels, 5 - labels])
+
+
+def colored(image: Tensor, options: AugmentationOptions, seed: int = 0) -> Tensor:
+    """An image augmented for its own sake."""
+    return augment(image, torch.zeros(0, *image.shape[1:], dtype=torch.uint8), options, rng(seed))[0]
+
+
+def photo(height: int = 96, width: int = 160) -> Tensor:
+    """Something smooth with edges, as cameras give."""
+    y, x = torch.meshgrid(torch.linspace(0, 3, height), torch.linspace(0, 5, width), indexing="ij")
+    waves = torch.stack([torch.sin(3 * x + y), torch.cos(2 * y - x), torch.sin(2 * x - y)])
+    waves[:, height // 3 : height // 2, width // 4 : width // 2] -= 0.8
+    return (127 + 110 * waves).clamp(0, 255).to(torch.uint8)
+
+
+def draws_of(options: AugmentationOptions, size: tuple[int, int], seeds: range) -> list[Draw]:
+    return [draw(size, options, rng(seed)) for seed in seeds]
+
+
+def is_padded(drawn: Draw) -> bool:
+    return (drawn.rows.placed, drawn.columns.placed) != drawn.size
 
 
 def test_nothing_changes_by_default() -> None:
@@ -116,8 +141,10 @@ def test_the_given_tensors_are_left_as_they_are() -> None:
         {"hue": 0.1},
         {"gamma": 0.5},
         {"white_balance": 0.3},
+        {"shadow": 1.0},
         {"grayscale": 1.0},
         {"overexposure": 1.0},
+        {"sharpen": 1.0},
         {"blur": 1.0},
         {"noise": 1.0},
         {"jpeg": 1.0},
@@ -126,7 +153,7 @@ def test_the_given_tensors_are_left_as_they_are() -> None:
 def test_every_photometric_option_does_something_to_the_image_only(change: dict[str, float]) -> None:
     image = torch.from_numpy(rng(2).integers(0, 200, (3, 32, 64), dtype=np.uint8))
     options = replace(AugmentationOptions(), **change)
-    changed = photometry(image, options, rng(7))
+    changed = colored(image, options, seed=7)
     assert changed.dtype == torch.uint8 and changed.shape == image.shape
     assert not torch.equal(changed, image)
     labels = street()[1]
@@ -135,7 +162,7 @@ def test_every_photometric_option_does_something_to_the_image_only(change: dict[
 
 def test_gray_is_gray_and_keeps_luma() -> None:
     image = torch.from_numpy(rng(2).integers(0, 256, (3, 16, 16), dtype=np.uint8))
-    gray = photometry(image, AugmentationOptions(grayscale=1.0), rng()).float()
+    gray = colored(image, AugmentationOptions(grayscale=1.0)).float()
     assert (gray[0] == gray[1]).all() and (gray[1] == gray[2]).all()
     luma = (image.float() * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(0)
     assert (gray[0] - luma).abs().max() <= 0.5
@@ -143,7 +170,7 @@ def test_gray_is_gray_and_keeps_luma() -> None:
 
 def test_hue_keeps_gray_pixels_and_luma() -> None:
     gray = torch.full((3, 4, 4), 77, dtype=torch.uint8)
-    assert (photometry(gray, AugmentationOptions(hue=0.4), rng(1)).int() - 77).abs().max() <= 1
+    assert (colored(gray, AugmentationOptions(hue=0.4), seed=1).int() - 77).abs().max() <= 1
 
 
 @given(
@@ -159,3 +186,101 @@ def test_any_image_becomes_the_crop(height: int, width: int, crop: tuple[int, in
     moved, moved_labels = augment(image, labels, replace(EVERYTHING, crop=crop), rng(seed))
     assert moved.shape == (3, *crop) and moved_labels.shape == (1, *crop)
     assert set(moved_labels.unique().tolist()) <= {1, 255} and (moved_labels == 1).any()
+
+
+# --- a batch at a time, as GPUs do it ------------------------------------------------------------------------------
+
+
+GPU = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"))
+
+
+@pytest.mark.parametrize("device", ["cpu", GPU])
+def test_a_batch_is_augmented_as_its_samples(device: str) -> None:
+    """Labels and padding are equal, images but for rounding, which JPEG, sharpening and contrast enlarge."""
+    image, labels = photo(), torch.from_numpy(rng(3).integers(0, 3, (2, 96, 160), dtype=np.uint8))
+    options = replace(EVERYTHING, crop=(80, 140), noise=0.3 if device == "cpu" else 0.0)  # a GPU has its own noise
+    drawn = draws_of(options, (96, 160), range(48))
+    assert {name for one in drawn for name in one.operations} >= {"shadow", "color", "sharpen", "blur", "jpeg"}
+    assert 5 < sum(map(is_padded, drawn)) < 43, "both kinds are tested"
+    images, maps = augment_batch(
+        image.repeat(48, 1, 1, 1).to(device),
+        labels.repeat(48, 1, 1, 1).to(device),
+        Draws.of(drawn).map(lambda tensor: tensor.to(device)),
+    )
+    images, maps = images.cpu(), maps.cpu()
+    for one, batched, batched_map in zip(drawn, images, maps, strict=True):
+        single, single_map = augment_sample(image, labels, one)
+        assert torch.equal(batched_map, single_map)
+        outside = single_map[0] == 255
+        assert torch.equal(batched[:, outside], single[:, outside])
+        difference = (batched.int() - single.int()).abs().float()
+        if not is_padded(one):
+            assert difference.mean() < 1.0 and difference.quantile(0.95) <= 4, one.operations.keys()
+        elif not one.operations.keys() & {"noise", "jpeg"}:  # they fall on other pixels there
+            assert difference.mean() < 2.0, one.operations.keys()
+
+
+def test_a_batch_may_be_divided_and_repeated() -> None:
+    drawn = draws_of(EVERYTHING, (96, 160), range(8))
+    images, labels = photo().repeat(8, 1, 1, 1), torch.zeros(8, 1, 96, 160, dtype=torch.uint8)
+    whole = augment_batch(images, labels, Draws.of(drawn))
+    again = augment_batch(images, labels, Draws.of(drawn))
+    assert torch.equal(whole[0], again[0]) and torch.equal(whole[1], again[1])
+    for half in (slice(0, 4), slice(4, 8)):
+        part = augment_batch(images[half], labels[half], Draws.of(drawn[half]))
+        assert torch.equal(part[1], whole[1][half])
+        assert (part[0].int() - whole[0][half].int()).abs().float().mean() < 0.01
+
+
+def test_what_lies_beyond_a_smaller_image_of_a_batch_is_not_looked_at() -> None:
+    image, labels = photo(), torch.ones(1, 96, 160, dtype=torch.uint8)
+    drawn = Draws.of(draws_of(GEOMETRY, (96, 160), range(6)))
+    wide = torch.cat([image, torch.full((3, 96, 40), 250, dtype=torch.uint8)], 2)
+    wide_labels = torch.cat([labels, torch.full((1, 96, 40), 2, dtype=torch.uint8)], 2)
+    own = augment_batch(image.repeat(6, 1, 1, 1), labels.repeat(6, 1, 1, 1), drawn)
+    padded = augment_batch(wide.repeat(6, 1, 1, 1), wide_labels.repeat(6, 1, 1, 1), drawn)
+    assert torch.equal(own[1], padded[1]) and (own[0].int() - padded[0].int()).abs().max() <= 1
+
+
+def test_images_that_stay_different_in_size_make_no_batch() -> None:
+    drawn = [draw(size, AugmentationOptions(), rng()) for size in ((32, 64), (32, 80))]
+    with pytest.raises(ValueError, match=r"differ in size: set augmentation\.crop"):
+        Draws.of(drawn)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_the_host_does_not_wait_for_a_gpu() -> None:
+    drawn = Draws.of(draws_of(EVERYTHING, (96, 160), range(8))).map(lambda tensor: tensor.to("cuda"))
+    images = torch.zeros(8, 3, 96, 160, dtype=torch.uint8, device="cuda")
+    labels = torch.zeros(8, 2, 96, 160, dtype=torch.uint8, device="cuda")
+    augment_batch(images, labels, drawn)  # constants are copied now
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        augment_batch(images, labels, drawn)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_device_is_not_asked_for_values_and_gets_no_tensor_of_the_host() -> None:
+    """On the meta device both are errors; on a GPU they would be waiting."""
+    drawn = Draws.of(draws_of(replace(EVERYTHING, noise=0.0, jpeg=1.0), (96, 160), range(8)))
+    images, labels = augment_batch(
+        torch.zeros(8, 3, 96, 160, dtype=torch.uint8, device="meta"),
+        torch.zeros(8, 2, 96, 160, dtype=torch.uint8, device="meta"),
+        drawn.map(lambda tensor: tensor.to("meta")),
+    )
+    assert images.shape == (8, 3, 48, 96) and labels.shape == (8, 2, 48, 96)
+    assert images.device.type == "meta" and images.dtype == labels.dtype == torch.uint8
+
+
+@pytest.mark.parametrize("quality", [25, 49, 50, 89])
+def test_jpeg_without_an_encoder_loses_what_jpeg_loses(quality: int) -> None:
+    image = photo(90, 150)  # neither is a multiple of 16
+    expected = v2.jpeg(image, quality).float()
+    result = jpeg(torch.stack([image, image.flip(1)]), torch.tensor([[float(quality)], [95.0]])).float()
+    loss = (expected - image.float()).abs().mean()
+    assert loss > 1
+    assert (result[0] - expected).abs().mean() < 0.8, "the same loss, not just as much of it"
+    assert ((result[0] - expected).abs() <= 4).float().mean() > 0.95
+    better = (result[1] - image.flip(1).float()).abs().mean()
+    assert better < loss, "every image has its own quality"

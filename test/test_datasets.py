@@ -11,6 +11,7 @@ from conftest import shared
 from torchvision.io import encode_jpeg, write_jpeg, write_png
 
 from training.datasets import DATASET_NAMES, Cityscapes, DatasetError, Folder, Kitti, Synthetic, open_dataset
+from training.datasets.cache import Remembered, SampleMemory
 from training.datasets.check import check_dataset
 from training.datasets.check import main as check_main
 from training.sample import Sample, collate
@@ -262,6 +263,71 @@ def test_synthetic_knows_what_is_behind_everything() -> None:
     assert Synthetic(drives=2, frames=2, height=64, split="val")[3].name != again.name
     with pytest.raises(IndexError):
         dataset[4]
+
+
+# --- remembering them ----------------------------------------------------------------------------------------------
+
+
+class Gone(torch.utils.data.Dataset):
+    """What is left of a dataset when its disk is unplugged: only its length."""
+
+    def __init__(self, length: int):
+        self.length = length
+
+    def __len__(self) -> int:
+        return self.length
+
+
+def assert_same_samples(one: torch.utils.data.Dataset, other: torch.utils.data.Dataset) -> None:
+    assert len(one) == len(other)
+    for index in range(len(one)):
+        first, second = one[index], other[index]
+        assert first.name == second.name
+        assert (first.true_background is None) == (second.true_background is None)
+        for field in ("image", "foreground", "partial_background", "true_background", "categories"):
+            if (value := getattr(first, field)) is not None:
+                assert torch.equal(value, getattr(second, field)), field
+        # Resizing rounds by the order of the bytes: it has to be the same for augmented images to be.
+        assert first.image.stride() == second.image.stride()
+
+
+@pytest.mark.parametrize("name", ["cityscapes png", "cityscapes jpg", "kitti", "kitti without truth", "folder"])
+def test_remembered_samples_are_the_same(tmp_path: Path, name: str) -> None:
+    root = tmp_path / "data"
+    if name.startswith("cityscapes"):
+        dataset = Cityscapes(cityscapes_tree(root, suffix=name[-3:]), "train", height=HEIGHT)
+    elif name.startswith("kitti"):
+        dataset = Kitti(kitti_tree(root, manual=name == "kitti"), height=HEIGHT)
+    else:
+        dataset = Folder(folder_tree(root), height=HEIGHT)
+    memory = SampleMemory(2**20)
+    remembered = Remembered(dataset, memory)
+    assert_same_samples(remembered, dataset)
+    remembered.dataset = Gone(len(dataset))
+    assert_same_samples(remembered, dataset)
+
+
+def test_memory_is_shared_by_workers_and_bounded(tmp_path: Path) -> None:
+    dataset = Cityscapes(cityscapes_tree(tmp_path, images=6), "train", height=HEIGHT)
+    size = HEIGHT * 2 * HEIGHT * 6 + len(dataset[0].name)
+    memory = SampleMemory(4 * size + size // 2)
+    remembered = Remembered(dataset, memory)
+    loader = torch.utils.data.DataLoader(
+        remembered, batch_size=1, collate_fn=collate, num_workers=2, multiprocessing_context="fork"
+    )
+    names = [batch.names[0] for batch in loader]
+    assert names == [dataset[index].name for index in range(6)]
+    assert memory.used == 4 * size, "four fit, whoever read them"
+    assert_same_samples(remembered, dataset)
+    assert memory.used == 4 * size
+    kept = [index for index in range(6) if remembered._rows[index, 0]]
+    remembered.dataset = Gone(6)
+    assert [remembered[index].name for index in kept] == [names[index] for index in kept]
+
+
+def test_memory_that_the_machine_does_not_have_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"1e\+09 GB are more than this machine gives away"):
+        SampleMemory(10**18)
 
 
 # --- finding them, batching them, checking them --------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import json
 import os
 import re
@@ -17,15 +18,26 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT
+from lightning.pytorch.callbacks import Callback
 from torchvision.io import write_jpeg, write_png
 
 from sfi_ros.network import checkpoint
+from sfi_ros.network.preprocessing import normalization
 from training import train
 from training.callbacks import Interrupted, ScoreLog
 from training.configuration import Configuration, ConfigurationError, as_dictionary, fingerprint, from_dictionary, load
-from training.data_module import StreetData, TrainingSet, stack
+from training.data_module import StreetData, TrainingSet, augments_on_device, stack
 from training.datasets import DatasetError, Synthetic
-from training.lightning_module import AveragedNetwork, NonFiniteLoss, build_network, build_optimizer, rate_schedule
+from training.lightning_module import (
+    AveragedNetwork,
+    InpaintingModule,
+    NonFiniteLoss,
+    answer,
+    build_network,
+    build_optimizer,
+    rate_schedule,
+)
+from training.weak_supervision import losses, supervision
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -126,8 +138,9 @@ def test_a_run_logs_scores_pictures_and_exports_with_scores(finished: Path) -> N
         assert torch.equal(value, best["state_dict"][f"average.network.{name}"]), "the moving average is exported"
 
 
-def test_the_seed_decides_everything(finished: Path, tmp_path: Path) -> None:
-    train.run(configured(tmp_path / "same"))
+def test_the_seed_decides_everything_and_the_cache_nothing(finished: Path, tmp_path: Path) -> None:
+    """Six steps go twice through the street, so half of the samples come from memory; workers share it."""
+    train.run(configured(tmp_path / "same", "data.cache=ram", "data.cache_gigabytes=0.01", "data.workers=1"))
     assert_same_run(finished, tmp_path / "same")
     train.run(configured(tmp_path / "other", "seed=1", "schedule.steps=1", "schedule.validate_every=1"))
     one, other = state(finished / "last.ckpt"), state(tmp_path / "other" / "last.ckpt")
@@ -143,6 +156,18 @@ def test_the_printed_command_evaluates_the_product(finished: Path, capsys: pytes
     arguments = shlex.split(command)[2:]
     assert evaluate.main([*arguments, "--limit", "2", "--quiet"]) == 0
     assert "synthetic" in capsys.readouterr().out
+
+
+def test_a_compiled_run_is_the_same_and_its_files_do_not_show_it(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the backend that generates no code: PyTorch tests the others, and they take a minute."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager", fullgraph=True))
+    folder = tmp_path / "run"
+    product = train.run(configured(folder, "run.compile=true", "schedule.steps=1", "schedule.validate_every=1"))
+    assert logged(folder, "train/loss") == pytest.approx(logged(finished, "train/loss")[:1], rel=1e-4)
+    assert state(folder / "last.ckpt")["state_dict"].keys() == state(finished / "last.ckpt")["state_dict"].keys()
+    assert checkpoint.load(product).metadata.extra["configuration"]["run"]["compile"] is True
 
 
 def test_training_goes_on_from_a_product_checkpoint(finished: Path, tmp_path: Path) -> None:
@@ -196,9 +221,14 @@ def test_a_stopped_run_ends_with_the_same_weights(
 
 
 def test_a_run_continues_from_its_best_checkpoint(finished: Path, tmp_path: Path) -> None:
+    """Also if it was written where the optimizer is fused: how steps are computed is up to the machine."""
     folder = tmp_path / "run"
     folder.mkdir()
-    best = finished / "best.ckpt"
+    best = tmp_path / "best.ckpt"
+    saved = state(finished / "best.ckpt")
+    for group in saved["optimizer_states"][0]["param_groups"]:
+        group["fused"] = True
+    torch.save(saved, best)
     train.run(configured(folder), resume=str(best))
     first, second = state(finished / "last.ckpt"), state(folder / "last.ckpt") if best_is_early(best) else state(best)
     assert_equal(first["state_dict"], second["state_dict"])
@@ -209,8 +239,10 @@ def best_is_early(file: Path) -> bool:
 
 
 def test_sigterm_from_outside_with_workers_and_the_printed_command_to_continue(tmp_path: Path) -> None:
-    """A real process, real workers; accumulation on top. Its twin is not stopped and has no workers."""
+    """A real process, real workers; accumulation and augmentation by batches on top. Its twin is not stopped and has
+    no workers."""
     steps = ("schedule.steps=12", "schedule.validate_every=12", "data.accumulate=2", "data.validation.street.frames=1")
+    steps += ("data.augment_on=device",)
     folder = tmp_path / "run"
     configuration = configured(folder, *steps)
     file = tmp_path / "written.yaml"
@@ -280,7 +312,7 @@ def assert_close_run(one: Path, other: Path) -> None:
         )
         for f in (one, other)
     ]
-    assert (moments[0] - moments[1]).norm() < 1e-4 * moments[0].norm()
+    assert (moments[0] - moments[1]).norm() < 1e-3 * moments[0].norm()  # convolutions of other batch sizes round so
 
 
 def test_accumulated_parts_equal_the_undivided_batch(one_batch: Path, tmp_path: Path) -> None:
@@ -326,8 +358,16 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_names(tmp_path: Path) -> 
     assert not (tmp_path / "run" / "model.safetensors").exists()
 
 
-def test_a_gradient_that_is_not_finite_stops_before_it_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_gradient_that_is_not_finite_stops_before_it_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fused: bool
+) -> None:
+    """With a fused optimizer, as on a GPU, the run learns of it one step later: the weights must be as before."""
     from training import lightning_module
+
+    if fused:
+        monkeypatch.setattr(lightning_module.InpaintingModule, "_is_fused", True)
+    networks: list[torch.nn.Module] = []
 
     class Exploding(torch.autograd.Function):
         @staticmethod
@@ -340,12 +380,28 @@ def test_a_gradient_that_is_not_finite_stops_before_it_is_used(tmp_path: Path, m
 
     def exploding(images: torch.Tensor, original=lightning_module.build_network) -> torch.nn.Module:
         network = original(images)
+        networks.append(network)
         network.early.register_forward_hook(lambda _, __, output: tuple(Exploding.apply(value) for value in output))
         return network
 
     monkeypatch.setattr(lightning_module, "build_network", exploding)
+    torch.manual_seed(0)
+    expected = build_network(configured(tmp_path / "run").network)
     with pytest.raises(NonFiniteLoss, match=r"the gradient of step 0 is not finite; the batch was street\d+"):
         train.run(configured(tmp_path / "run"))
+    assert_equal(dict(networks[0].named_parameters()), dict(expected.named_parameters()))
+    assert not (tmp_path / "run" / "last.ckpt").exists()
+
+
+def test_a_step_that_was_not_finite_is_never_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The very last step of a run with a fused optimizer: nobody comes later who would learn of it."""
+    from training import lightning_module
+
+    monkeypatch.setattr(lightning_module.InpaintingModule, "_is_fused", True)
+    one = ("schedule.steps=1", "schedule.validate_every=1", "losses.background_weight=inf")
+    with pytest.raises(NonFiniteLoss, match=r"the loss of step 0 is not finite \(background \d"):
+        train.run(configured(tmp_path / "run", *one))
+    assert not (tmp_path / "run" / "last.ckpt").exists()
 
 
 def arguments(folder: Path) -> list[str]:
@@ -376,6 +432,10 @@ def configured_text(folder: Path) -> str:
         ("network.name=fast-mobilenet2", r"did you mean fast-mobilenetv2"),
         ("network.fill=blur", r"fill must be one of mpi, zero"),
         ("network.pretrained=/nowhere.safetensors", r"pretrained weights /nowhere\.safetensors do not exist"),
+        ("data.cache=disk", r"data\.cache must be one of none, ram, got 'disk'"),
+        ("data.cache_gigabytes=0", r"data\.cache_gigabytes must be positive; data\.cache=none keeps nothing"),
+        ("data.augment_on=gpu", r"data\.augment_on must be one of auto, cpu, device"),
+        ("run.log_every=0", r"run\.log_every must be at least 1"),
         ("run.loggers=[wandb]", r"unknown logger 'wandb', known are csv, tensorboard"),
         ("seed", r"must read section\.key=value"),
     ],
@@ -478,6 +538,75 @@ def test_samples_depend_on_nothing_but_their_number(tmp_path: Path) -> None:
     for number in reversed(range(12)):
         assert_equal(vars(stream[number]), vars(forwards[number]))
     assert not torch.equal(TrainingSet(with_cityscapes(tmp_path / "run", "seed=1"))[0].image, forwards[0].image)
+
+
+def test_a_batch_that_a_device_augments_is_the_one_that_workers_augment(tmp_path: Path) -> None:
+    """From sources of different sizes, with pasted objects: labels and fake masks equal, images nearly."""
+    configuration = with_cityscapes(tmp_path / "run", "network.input_height=48", "augmentation.noise=0")
+    stream = TrainingSet(configuration)
+    on_cpu = stack([stream[number] for number in range(8)])
+    stream.augments = False
+    raw = stack([stream[number] for number in range(8)])
+    assert raw.image.shape[-2:] == (48, 96) != on_cpu.image.shape[-2:] == (32, 64)
+    on_device = raw.augmented()
+    assert on_device.drawn is None and on_device.names == on_cpu.names
+    for field in ("foreground", "background", "fake_foreground"):
+        assert torch.equal(getattr(on_device, field), getattr(on_cpu, field)), field
+    assert (on_device.image.int() - on_cpu.image.int()).abs().float().mean() < 1
+
+
+@pytest.mark.parametrize(
+    ("device", "overrides", "expected"),
+    [
+        ("cuda", (), True),
+        ("cpu", (), False),
+        ("cuda", ("augmentation={}",), False),
+        ("cuda", ("data.augment_on=cpu",), False),
+        ("cpu", ("data.augment_on=device",), True),
+    ],
+)
+def test_where_samples_are_augmented(tmp_path: Path, device: str, overrides: tuple[str, ...], expected: bool) -> None:
+    assert augments_on_device(configured(tmp_path / "run", *overrides), torch.device(device)) is expected
+
+
+def test_the_forward_half_of_a_step_asks_a_device_for_no_value(tmp_path: Path) -> None:
+    """On the meta device that is an error; on a GPU the host would wait."""
+    configuration = configured(
+        tmp_path / "run", "losses.mask_overlap=dice", "losses.hidden_weight=2", "losses.doubtful_border=2"
+    )
+    stream = TrainingSet(configuration)
+    stream.augments = False
+    batch = stack([stream[number] for number in range(2)])
+    network = build_network(configuration.network).train()
+    supervision(batch.foreground, batch.background, None, configuration.losses)  # constants are made
+    on_meta = batch.map(lambda tensor: tensor.to("meta"))
+    constants = [constant.to("meta") for constant in normalization()]
+    output = answer(network.to("meta"), on_meta.image, *constants, fake_foreground=on_meta.fake_foreground)
+    truth = supervision(on_meta.foreground, on_meta.background, on_meta.fake_foreground, configuration.losses)
+    assert losses(output.background, output.foreground, truth, configuration.losses).total.is_meta
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_the_host_does_not_wait_for_a_gpu_within_a_step(tmp_path: Path) -> None:
+    class Strict(Callback):
+        """Makes waiting an error in all steps but the first, which copy constants and make the optimizer's state."""
+
+        def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
+            torch.cuda.set_sync_debug_mode("error" if trainer.global_step >= 2 else "default")
+
+        def on_train_batch_end(self, *_: Any) -> None:
+            torch.cuda.set_sync_debug_mode("default")
+
+    configuration = configured(tmp_path / "run", "run.accelerator=gpu", "run.devices=1", "run.log_every=100")
+    data = StreetData(configuration)
+    module = InpaintingModule(configuration, steps=6, steps_per_epoch=6)
+    trainer = train.build_trainer(configuration, steps=6, round_steps=6, callbacks=[Strict()], loggers=[])
+    trainer.limit_val_batches = 0
+    try:
+        trainer.fit(module, datamodule=data)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert trainer.global_step == 6 and trainer.optimizers[0].param_groups[0]["fused"]
 
 
 def test_truth_behind_pasted_objects_is_trained_on_only_if_wanted(tmp_path: Path) -> None:

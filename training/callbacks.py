@@ -28,6 +28,7 @@ from torch import Tensor
 
 from sfi_ros.classes import BACKGROUND_COLORS, IGNORE_COLOR
 from training.lightning_module import InpaintingModule, Prediction
+from training.read_later import ReadLater
 from training.sample import Batch
 
 LAST, BEST, SCORES = "last.ckpt", "best.ckpt", "scores.jsonl"
@@ -158,12 +159,15 @@ class CheckpointWriter(Callback):
         self.score_log = ScoreLog(folder / SCORES)
         self._saved = start  # the file that holds the state which is validated
         self._signal = 0
+        self._asked: ReadLater | None = None  # which signal any process had received by the step before
         self._step = -1
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Takes over the signals (behind Lightning, which has just set its own handlers)."""
         self._step = trainer.global_step
         self._take_signals()
+        # Lightning makes every process wait for its GPU in every step to agree on SIGTERM; that is done here.
+        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Likewise for the validation with which a resumed run may begin."""
@@ -225,12 +229,17 @@ class CheckpointWriter(Callback):
         self._signal = number
 
     def _agreed_signal(self, trainer: lightning.Trainer) -> int:
-        """The signal that any process received, so that all stop at the same step."""
+        """The signal that any process received, so that all stop at the same step.
+
+        Several processes learn of it a step later, so that none has to wait for its GPU.
+        """
         if trainer.world_size == 1:
             return self._signal
-        number = torch.tensor(self._signal, device=trainer.strategy.root_device)
+        agreed = 0 if self._asked is None else int(self._asked.wait())
+        number = torch.full((), self._signal, device=trainer.strategy.root_device)
         torch.distributed.all_reduce(number, torch.distributed.ReduceOp.MAX)
-        return int(number)
+        self._asked = ReadLater(number)
+        return agreed
 
 
 class Pace:
@@ -258,9 +267,15 @@ class BarProgress(RichProgressBar):
     def __init__(self, steps: int):
         super().__init__(refresh_rate=1)
         self._pace = Pace(steps)
+        self._shown: tuple[float, dict[str, Any]] = (-math.inf, {})
 
     def get_metrics(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> dict[str, Any]:
-        """What is shown behind the bar."""
+        """What is shown behind the bar; renewed once a second, since reading the loss waits for a GPU."""
+        if time.monotonic() - self._shown[0] > 1:
+            self._shown = (time.monotonic(), self._metrics(trainer, pl_module))
+        return self._shown[1]
+
+    def _metrics(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> dict[str, Any]:
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
         _, remaining = self._pace.at(trainer.global_step)

@@ -97,6 +97,11 @@ class DataConfig:
         true_background: where the true background behind an object is known (pasted, synthetic), train on it.
         workers: processes that prepare samples, per device; null chooses by the machine.
         validation_batch_size: images per validation batch and device.
+        cache: "ram" keeps every image decoded in memory that the workers share; "none" reads it every time. The
+            training is the same.
+        cache_gigabytes: the most that this takes, in each training process; what does not fit is read every time.
+        augment_on: "cpu": sample by sample in the workers; "device": a batch at a time where the network is; "auto": on
+            a GPU. The same is drawn for every sample; results differ by rounding and in the pattern of noise.
     """
 
     roots: dict[str, str] = field(default_factory=dict)
@@ -107,6 +112,9 @@ class DataConfig:
     true_background: bool = True
     workers: int | None = None
     validation_batch_size: int = 4
+    cache: Literal["none", "ram"] = "none"
+    cache_gigabytes: float = 8.0
+    augment_on: Literal["auto", "cpu", "device"] = "auto"
 
 
 @dataclass(frozen=True)
@@ -179,6 +187,7 @@ class RunConfig:
         devices: per machine; null uses all GPUs, or one CPU process (torchrun decides where it is used).
         nodes: machines.
         precision: "auto" (bf16 on a GPU that has it, else float32), "32", "bf16" or "16".
+        compile: let torch.compile generate the code of the network's training pass; it takes a minute at the start.
         deterministic: forbid operations that are not reproducible on a GPU (slower; a CPU always is).
         checkpoint_every: steps between two saves of last.ckpt; null saves only at validations.
         log_every: steps between two lines of the training log.
@@ -194,6 +203,7 @@ class RunConfig:
     devices: int | None = None
     nodes: int = 1
     precision: Literal["auto", "32", "bf16", "16"] = "auto"
+    compile: bool = False
     deterministic: bool = False
     checkpoint_every: int | None = 200
     log_every: int = 10
@@ -260,9 +270,11 @@ def from_dictionary(tree: dict[str, Any]) -> Configuration:
 
 
 def fingerprint(configuration: Configuration) -> str:
-    """A short hash of everything that influences the result (the output folder does not)."""
+    """A short hash of everything that influences the result (the output folder and the cache do not)."""
     tree = as_dictionary(configuration)
     tree.pop("output")
+    for key in ("cache", "cache_gigabytes"):
+        tree["data"].pop(key)
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -371,8 +383,12 @@ def _check(configuration: Configuration) -> None:
         raise ConfigurationError(
             f"data.batch_size={data.batch_size} cannot be split into data.accumulate={data.accumulate} parts"
         )
+    if data.cache_gigabytes <= 0:
+        raise ConfigurationError("data.cache_gigabytes must be positive; data.cache=none keeps nothing in memory")
     if configuration.network.foreground_classes != 1:
         raise ConfigurationError("network.foreground_classes: training is written for one foreground class")
+    if configuration.run.log_every < 1:
+        raise ConfigurationError("run.log_every must be at least 1; run.loggers=[] logs nothing")
     if configuration.run.devices is not None and configuration.run.devices < 1:
         raise ConfigurationError("run.devices must be at least 1")
 

@@ -4,14 +4,17 @@ Everything is a pure function of the run's seed and a sample's number in the run
 the batch): source, image, pasted objects, augmentation, fake masks. So a resumed run continues exactly,
 whatever number of workers prepares the samples, and the shards that several processes train on together are
 the very batch that one process would have trained on.
+
+Workers read (or remember) and paste; they augment, too, unless a GPU does that (`data.augment_on`), a whole batch at
+a time. `DeviceBatches` is where a batch reaches the device.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
@@ -23,9 +26,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 
 from sfi_ros.classes import IGNORE
-from training.augmentation import augment
+from training.augmentation import AugmentationOptions, Draw, Draws, augment_batch, augment_sample, draw
 from training.configuration import Configuration, ConfigurationError, SourceConfig
 from training.datasets import open_dataset
+from training.datasets.cache import Remembered, SampleMemory
 from training.pasted_occluders import PastedOccluders
 from training.sample import Sample, collate
 from training.weak_supervision import LossOptions, fake_mask, supervision
@@ -36,9 +40,9 @@ _AUGMENTATION, _FAKE_MASK, _ORDER = range(3)
 _DATASETS_OF_MANY_SIZES: Final = ("kitti", "folder")
 
 
-@dataclass
+@dataclass(frozen=True)
 class TrainingExample:
-    """One augmented sample of a training batch, or, with a leading dimension N, the batch itself.
+    """One sample of a training batch, or, with a leading dimension N, the batch itself.
 
     Attributes:
         image: (3, H, W) uint8 RGB.
@@ -47,6 +51,7 @@ class TrainingExample:
         fake_foreground: (1, H, W) bool, or None when the run trains without fake masks.
         names: the samples' names.
         totals: (2,) float32, see `weak_supervision.losses`; None where the batch stands for itself.
+        drawn: how image, foreground and background have still to be augmented; None once they are.
     """
 
     image: Tensor
@@ -55,38 +60,81 @@ class TrainingExample:
     fake_foreground: Tensor | None
     names: list[str]
     totals: Tensor | None = None
+    drawn: Draw | Draws | None = None
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> TrainingExample:
+        """A batch with every tensor replaced by `function` of it."""
+        return replace(
+            self,
+            image=function(self.image),
+            foreground=function(self.foreground),
+            background=function(self.background),
+            fake_foreground=None if self.fake_foreground is None else function(self.fake_foreground),
+            totals=None if self.totals is None else function(self.totals),
+            drawn=self.drawn.map(function) if isinstance(self.drawn, Draws) else self.drawn,
+        )
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> TrainingExample:
+        """The batch on `device`."""
+        return self.map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> TrainingExample:
-        """The batch in page-locked memory; the data loader calls this on a machine with a GPU."""
-        fake = None if self.fake_foreground is None else self.fake_foreground.pin_memory()
-        return TrainingExample(
-            self.image.pin_memory(),
-            self.foreground.pin_memory(),
-            self.background.pin_memory(),
-            fake,
-            self.names,
-        )
+        """The batch in page-locked memory; the data loader calls this for a GPU."""
+        return self.map(Tensor.pin_memory)
+
+    def augmented(self) -> TrainingExample:
+        """The sample or batch, augmented as drawn."""
+        if self.drawn is None:
+            return self
+        labels = torch.stack([self.foreground, self.background], dim=-3)
+        if isinstance(self.drawn, Draws):
+            image, labels = augment_batch(self.image, labels, self.drawn)
+        else:
+            image, labels = augment_sample(self.image, labels, self.drawn)
+        foreground, background = labels.unbind(-3)
+        return replace(self, image=image, foreground=foreground, background=background, drawn=None)
 
 
 def stack(examples: list[TrainingExample]) -> TrainingExample:
-    """Examples of equal size as a batch."""
+    """Examples as a batch: of one size, or still to be augmented, which makes them so."""
     fakes = [example.fake_foreground for example in examples if example.fake_foreground is not None]
+    draws = [example.drawn for example in examples if isinstance(example.drawn, Draw)]
+    join = _stack_padded if draws else torch.stack
     return TrainingExample(
-        image=torch.stack([example.image for example in examples]),
-        foreground=torch.stack([example.foreground for example in examples]),
-        background=torch.stack([example.background for example in examples]),
+        image=join([example.image for example in examples]),
+        foreground=join([example.foreground for example in examples]),
+        background=join([example.background for example in examples]),
         fake_foreground=torch.stack(fakes) if fakes else None,
         names=[name for example in examples for name in example.names],
+        drawn=Draws.of(draws) if draws else None,
     )
 
 
-class TrainingSet(Dataset[TrainingExample]):
-    """The endless stream of training examples of a run; `stream[number]` is the same on every call."""
+def _stack_padded(tensors: list[Tensor]) -> Tensor:
+    """Tensors (..., H, W) as one of the greatest height and width; what is beyond a smaller one is not looked at."""
+    size = [max(tensor.shape[axis] for tensor in tensors) for axis in (-2, -1)]
+    batch = tensors[0].new_zeros(len(tensors), *tensors[0].shape[:-2], *size)
+    for place, tensor in zip(batch, tensors, strict=True):
+        place[..., : tensor.shape[-2], : tensor.shape[-1]] = tensor
+    return batch
 
-    def __init__(self, configuration: Configuration):
+
+class TrainingSet(Dataset[TrainingExample]):
+    """The endless stream of training examples of a run; `stream[number]` is the same on every call.
+
+    Args:
+        configuration: of the run.
+        memory: for decoded samples; None reads them anew every time.
+
+    Attributes:
+        augments: whether examples are augmented; else they say how they have to be.
+    """
+
+    def __init__(self, configuration: Configuration, memory: SampleMemory | None = None):
         self.configuration = configuration
+        self.augments = True
         self.sources = list(configuration.data.train.values())
-        self.datasets = [_training_source(configuration, source) for source in self.sources]
+        self.datasets = [_training_source(configuration, source, memory) for source in self.sources]
         self.lengths = [len(dataset) for dataset in self.datasets]
         total = sum(source.share for source in self.sources)
         self.shares = [source.share / total for source in self.sources]
@@ -99,20 +147,18 @@ class TrainingSet(Dataset[TrainingExample]):
         if configuration.data.true_background and sample.true_background is not None:
             known = sample.true_background != IGNORE
             target = torch.where(known, sample.true_background, target)
-        labels = torch.stack([sample.foreground, target])
-        image, labels = augment(
-            sample.image, labels, configuration.augmentation, self._generator(number, _AUGMENTATION)
-        )
-        foreground, background = labels
+        size = (sample.image.shape[-2], sample.image.shape[-1])
+        drawn = draw(size, configuration.augmentation, self._generator(number, _AUGMENTATION))
         fake = None
         if configuration.fake_masks.count > 0:
             fake = fake_mask(
-                *foreground.shape,
+                *drawn.size,
                 self._generator(number, _FAKE_MASK),
                 count=configuration.fake_masks.count,
                 sizes=configuration.fake_masks.sizes,
             )
-        return TrainingExample(image, foreground, background, fake, [sample.name])
+        example = TrainingExample(sample.image, sample.foreground, target, fake, [sample.name], drawn=drawn)
+        return example.augmented() if self.augments else example
 
     def steps_per_epoch(self) -> int:
         """Steps in which the mixture has gone once through its largest source."""
@@ -196,34 +242,37 @@ class StepBatches(Sampler[list[int]]):
             yield list(range(start, start + self.part))
 
 
-class Parts:
-    """The batches of a loader, each in several equal parts, one after the other.
+class DeviceBatches:
+    """The batches of a loader on the training device, augmented, each in several equal parts, one after the other.
 
     Every part knows the pixel weights of the whole, so that gradients accumulated over the parts are exactly
     those of the undivided batch, wherever its few sidewalk pixels are.
+
+    Args:
+        loader: gives batches.
+        device: where they are wanted. A GPU is not waited for.
+        parts: into which each batch is divided.
+        options: of the losses, for the pixel weights.
     """
 
-    def __init__(self, loader: DataLoader, parts: int, options: LossOptions):
-        self.loader, self.parts, self.options = loader, parts, options
+    def __init__(self, loader: DataLoader, device: torch.device, parts: int, options: LossOptions):
+        self.loader, self.device, self.parts, self.options = loader, device, parts, options
 
     def __len__(self) -> int:
         return len(self.loader) * self.parts
 
     def __iter__(self) -> Iterator[TrainingExample]:
         for batch in self.loader:
+            batch = batch.to(self.device, non_blocking=True).augmented()
+            if self.parts == 1:
+                yield batch
+                continue
             truth = supervision(batch.foreground, batch.background, batch.fake_foreground, self.options)
-            totals = truth.totals() / self.parts
             size = len(batch.names) // self.parts
             for start in range(0, len(batch.names), size):
                 rows = slice(start, start + size)
-                yield TrainingExample(
-                    batch.image[rows],
-                    batch.foreground[rows],
-                    batch.background[rows],
-                    None if batch.fake_foreground is None else batch.fake_foreground[rows],
-                    batch.names[rows],
-                    totals,
-                )
+                part = batch.map(lambda tensor, rows=rows: tensor[rows])
+                yield replace(part, names=batch.names[rows], totals=truth.totals() / self.parts)
 
 
 class StreetData(lightning.LightningDataModule):
@@ -234,13 +283,14 @@ class StreetData(lightning.LightningDataModule):
 
     def __init__(self, configuration: Configuration):
         super().__init__()
-        self.configuration = configuration
-        self.training_set = TrainingSet(configuration)
+        self.configuration, data = configuration, configuration.data
+        self.memory = SampleMemory(int(data.cache_gigabytes * 1e9)) if data.cache == "ram" else None
+        self.training_set = TrainingSet(configuration, self.memory)
         self.validation_sets = {
-            name: _validation_set(configuration, source) for name, source in configuration.data.validation.items()
+            name: _validation_set(configuration, source, self.memory) for name, source in data.validation.items()
         }
 
-    def train_dataloader(self) -> DataLoader | Parts:
+    def train_dataloader(self) -> DeviceBatches:
         """Batches of `TrainingExample`, from the trainer's current step on."""
         data, trainer = self.configuration.data, self.trainer
         if data.batch_size % (data.accumulate * trainer.world_size):
@@ -256,8 +306,10 @@ class StreetData(lightning.LightningDataModule):
             first_step=trainer.global_step,
             steps=steps,
         )
+        device = trainer.strategy.root_device
+        self.training_set.augments = not augments_on_device(self.configuration, device)
         loader = self._loader(self.training_set, batch_sampler=sampler, collate_fn=stack)
-        return loader if data.accumulate == 1 else Parts(loader, data.accumulate, self.configuration.losses)
+        return DeviceBatches(loader, device, data.accumulate, self.configuration.losses)
 
     def val_dataloader(self) -> list[DataLoader]:
         """One loader of `training.sample.Batch` per validation set; processes share each set."""
@@ -277,10 +329,20 @@ class StreetData(lightning.LightningDataModule):
             dataset,
             num_workers=workers,
             worker_init_fn=_quiet_worker,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=self.trainer.strategy.root_device.type == "cuda",
+            persistent_workers=workers > 0,  # validation would otherwise start them anew every time
+            multiprocessing_context="fork" if workers > 0 and self.memory is not None else None,
             generator=torch.Generator(),  # keeps the loader's hands off the global generator
             **options,
         )
+
+
+def augments_on_device(configuration: Configuration, device: torch.device) -> bool:
+    """Whether batches are augmented on the training device, not sample by sample in the loader's workers."""
+    choice = configuration.data.augment_on
+    if choice == "auto":
+        return device.type == "cuda" and configuration.augmentation != AugmentationOptions()
+    return choice == "device"
 
 
 def plan(configuration: Configuration, training_set: TrainingSet) -> tuple[int, int]:
@@ -319,8 +381,10 @@ def open_source(configuration: Configuration, source: SourceConfig) -> Dataset[S
     return open_dataset(source.dataset, Path(root), split=split, height=height)
 
 
-def _training_source(configuration: Configuration, source: SourceConfig) -> Dataset[Sample]:
-    dataset = open_source(configuration, source)
+def _training_source(
+    configuration: Configuration, source: SourceConfig, memory: SampleMemory | None
+) -> Dataset[Sample]:
+    dataset = _remembered(open_source(configuration, source), memory)
     if source.limit is not None:
         dataset = _evenly(dataset, source.limit)
     if source.pasted > 0:
@@ -328,12 +392,16 @@ def _training_source(configuration: Configuration, source: SourceConfig) -> Data
     return dataset
 
 
-def _validation_set(configuration: Configuration, source: SourceConfig) -> Dataset[Sample]:
-    dataset = open_source(configuration, source)
+def _validation_set(configuration: Configuration, source: SourceConfig, memory: SampleMemory | None) -> Dataset[Sample]:
+    dataset = _remembered(open_source(configuration, source), memory)
     # Pasted before it is thinned out, and always from the same seed: every run is validated on the same images.
     if source.pasted > 0:
         dataset = PastedOccluders(dataset, seed=0)
     return dataset if source.limit is None else _evenly(dataset, source.limit)
+
+
+def _remembered(dataset: Dataset[Sample], memory: SampleMemory | None) -> Dataset[Sample]:
+    return dataset if memory is None else Remembered(dataset, memory)
 
 
 def _evenly(dataset: Dataset[Sample], limit: int) -> Dataset[Sample]:

@@ -2,6 +2,9 @@
 
 What is random in a step (dropout) is seeded by (run seed, step, process), so a resumed run continues exactly.
 Batches come from `training.data_module`; the losses are those of `training.weak_supervision`.
+
+The host never waits for a GPU within a step: it prepares the next one meanwhile. What it has to know of a step, it
+reads one step later (`training.read_later`); losses are logged every `run.log_every` steps only.
 """
 
 from __future__ import annotations
@@ -19,7 +22,8 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from sfi_ros.network import checkpoint, zoo
-from sfi_ros.network.preprocessing import normalize
+from sfi_ros.network.outputs import SceneLogits
+from sfi_ros.network.preprocessing import normalization
 from training.configuration import (
     Configuration,
     NetworkConfig,
@@ -29,8 +33,9 @@ from training.configuration import (
 )
 from training.data_module import TrainingExample
 from training.metrics import SceneMetrics
+from training.read_later import ReadLater
 from training.sample import Batch
-from training.weak_supervision import Losses, losses, supervision
+from training.weak_supervision import losses, supervision
 
 
 class NonFiniteLoss(RuntimeError):
@@ -60,19 +65,20 @@ class AveragedNetwork(nn.Module):
         self.network = copy.deepcopy(network).requires_grad_(False).eval()
         self.register_buffer("updates", torch.zeros((), dtype=torch.long))
         self._count = 0
+        self._pairs: tuple[list[Tensor], ...] = ()
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
-        """Moves the average a step towards `network`; counters (integer buffers) are copied."""
+        """Moves the average a step towards `network`, always the same one; counters (integer buffers) are copied."""
         decay = min(self.decay, (1 + self._count) / (10 + self._count))
         self._count += 1
         self.updates.fill_(self._count)
-        average, current = self.network.state_dict(), network.state_dict()
-        floating = [name for name, value in average.items() if value.is_floating_point()]
-        torch._foreach_lerp_([average[n] for n in floating], [current[n] for n in floating], 1 - decay)
-        for name, value in average.items():
-            if not value.is_floating_point():
-                value.copy_(current[name])
+        if not self._pairs:
+            self._pairs = _pairs(self.network, network)
+        averages, values, counters, counts = self._pairs
+        torch._foreach_lerp_(averages, values, 1 - decay)
+        if counters:
+            torch._foreach_copy_(counters, counts)
 
     def load_state_dict(self, *arguments: Any, **options: Any) -> Any:
         """As in `nn.Module`."""
@@ -84,9 +90,66 @@ class AveragedNetwork(nn.Module):
         super()._load_from_state_dict(*arguments, **options)
         self._count = int(self.updates)
 
+    def _apply(self, *arguments: Any, **options: Any) -> AveragedNetwork:
+        self._pairs = ()  # on another device there will be other tensors
+        return super()._apply(*arguments, **options)
+
     def train(self, mode: bool = True) -> AveragedNetwork:
         """Stays in evaluation mode."""
         return super().train(False)
+
+
+def _pairs(average: nn.Module, network: nn.Module) -> tuple[list[Tensor], ...]:
+    """Tensors of the average and of the network: first those that are averaged, then those that are copied."""
+    ours, theirs = average.state_dict(), network.state_dict()
+    averaged = [name for name, value in ours.items() if value.is_floating_point()]
+    copied = [name for name in ours if name not in set(averaged)]
+    return tuple([state[name] for name in names] for names in (averaged, copied) for state in (ours, theirs))
+
+
+def answer(
+    network: nn.Module,
+    image: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    given_foreground: Tensor | None = None,
+    fake_foreground: Tensor | None = None,
+) -> SceneLogits:
+    """A network's logits for (N, 3, H, W) uint8 images; `scale` and `shift` normalise them."""
+    images = torch.addcmul(shift, image.float(), scale).contiguous(memory_format=torch.channels_last)
+    return network(images, given_foreground=given_foreground, fake_foreground=fake_foreground)
+
+
+@dataclass(frozen=True)
+class Health:
+    """Whether what one step computed is finite.
+
+    Attributes:
+        step: its number.
+        names: of the samples.
+        numbers: total loss, background, foreground, mask overlap, and the gradient's norm, on their way to the host.
+        with_gradient: whether the norm counts.
+    """
+
+    step: int
+    names: list[str]
+    numbers: ReadLater
+    with_gradient: bool
+
+    def check(self) -> None:
+        """Raises `NonFiniteLoss` if it is not."""
+        total, background, foreground, overlap, norm = self.numbers.wait().tolist()
+        batch = f"the batch was {', '.join(self.names)}"
+        if not math.isfinite(total):
+            raise NonFiniteLoss(
+                f"the loss of step {self.step} is not finite (background {background:g}, foreground {foreground:g}, "
+                f"mask overlap {overlap:g}); {batch}"
+            )
+        if self.with_gradient and not math.isfinite(norm):
+            elsewhere = ""
+            if torch.distributed.is_available() and torch.distributed.is_initialized():
+                elsewhere = ", maybe by what another process computed: its log would say more"
+            raise NonFiniteLoss(f"the gradient of step {self.step} is not finite{elsewhere}; {batch}")
 
 
 class InpaintingModule(lightning.LightningModule):
@@ -106,7 +169,13 @@ class InpaintingModule(lightning.LightningModule):
         decay = configuration.optimizer.ema_decay
         self.average = AveragedNetwork(self.network, decay) if decay > 0 else None
         self.scores: dict[str, dict[str, Any]] = {}
+        self._answer = torch.compile(answer) if configuration.run.compile else answer
         self._names: list[str] = []  # of the samples whose gradients the next optimizer step will use
+        self._losses: list[Tensor] = []  # of the parts of that step
+        self._health: Health | None = None  # of the last step, where it is not known yet
+        scale, shift = normalization()
+        self.register_buffer("scale", scale, persistent=False)
+        self.register_buffer("shift", shift, persistent=False)
         self.metrics = nn.ModuleDict({name: SceneMetrics() for name in configuration.data.validation})
         self.train()  # Lightning leaves modules as they are, and frozen normalisation has to be put to sleep
 
@@ -131,25 +200,29 @@ class InpaintingModule(lightning.LightningModule):
         configuration = self.configuration
         objects = (batch.foreground == 1)[:, None]
         given = objects if configuration.network.mask_source == "given" else None
-        images = normalize(batch.image).contiguous(memory_format=torch.channels_last)
-        output = self.network(images, given_foreground=given, fake_foreground=batch.fake_foreground)
+        output = self._answer(self.network, batch.image, self.scale, self.shift, given, batch.fake_foreground)
         truth = supervision(batch.foreground, batch.background, batch.fake_foreground, configuration.losses)
         result = losses(output.background, output.foreground, truth, configuration.losses, totals=batch.totals)
-        self._stop_unless_finite(result)
-        scores = {"loss": result.total.detach(), "background": result.background, "foreground": result.foreground}
-        if configuration.losses.mask_overlap != "none":
-            scores["mask_overlap"] = result.mask_overlap
-        for name, value in scores.items():
-            self.log(f"train/{name}", value, prog_bar=name == "loss", batch_size=len(batch.names), sync_dist=True)
+        scores = {
+            "loss": result.total.detach(),
+            "background": result.background,
+            "foreground": result.foreground,
+            "mask_overlap": result.mask_overlap,
+        }
+        self._losses.append(torch.stack(list(scores.values())))
+        if configuration.losses.mask_overlap == "none":
+            del scores["mask_overlap"]
+        if self._is_logged:
+            for name, value in scores.items():
+                self.log(f"train/{name}", value, prog_bar=name == "loss", batch_size=len(batch.names), sync_dist=True)
         return result.total
 
     def predict(self, batch: Batch) -> Prediction:
         """The product network's answer for a labelled batch."""
-        images = normalize(batch.image).contiguous(memory_format=torch.channels_last)
         given = None
         if self.configuration.network.mask_source == "given":
             given = (batch.foreground > 0)[:, None]
-        output = self.product(images, given_foreground=given)
+        output = answer(self.product, batch.image, self.scale, self.shift, given)
         return Prediction(output.foreground.float().sigmoid(), output.background.float())
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Prediction:
@@ -169,35 +242,47 @@ class InpaintingModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam or AdamW with two learning rates, and the schedule as a function of the step."""
-        options = self.configuration.optimizer
-        optimizer = build_optimizer(self.network, options)
+        optimizer = build_optimizer(self.network, self.configuration.optimizer, fused=self._is_fused)
         factor = rate_schedule(self.configuration.schedule, self.steps, self.steps_per_epoch)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
-        """Clips the gradient's norm, logs it, and stops the run before a gradient that is not finite is used.
+        """Clips the gradient's norm, logs it, and stops the run before what is not finite is used.
 
+        A fused optimizer is told on the GPU to leave the weights alone, and the run stops a step later: nobody waits.
         In float16 such gradients are part of the game: the loss scaler skips the step and lowers its factor.
         """
         limit = self.configuration.optimizer.clip_norm
         parameters = [parameter for parameter in self.network.parameters() if parameter.grad is not None]
         norm = nn.utils.clip_grad_norm_(parameters, math.inf if limit is None else limit)
-        self.log("train/gradient_norm", norm)
-        if self.configuration.run.precision != "16" and not bool(torch.isfinite(norm)):
-            raise NonFiniteLoss(
-                f"the gradient of step {self.global_step} is not finite; the batch was {', '.join(self._names)}"
-            )
+        if self._is_logged:
+            self.log("train/gradient_norm", norm)
+        numbers = torch.cat([torch.stack(self._losses).sum(0), norm.detach()[None]])
+        scaled = self.configuration.run.precision == "16"
+        health = Health(self.global_step, [*self._names], ReadLater(numbers), with_gradient=not scaled)
+        if optimizer.param_groups[0].get("fused"):
+            optimizer.found_inf = (~torch.isfinite(numbers).all()).float()  # as a loss scaler tells it
+            self._settle()
+            self._health = health
+        else:
+            health.check()
 
     def optimizer_step(self, *arguments: Any, **options: Any) -> None:
         """A step of the optimizer, then one of the moving average."""
         super().optimizer_step(*arguments, **options)
         self._names.clear()
+        self._losses.clear()
         if self.average is not None:
             self.average.update(self.network)
 
+    def on_train_end(self) -> None:
+        """A run does not end before its last step is known to be good."""
+        self._settle()
+
     def on_save_checkpoint(self, state: dict[str, Any]) -> None:
         """The configuration travels with the weights, and a resumed run is checked against it."""
+        self._settle()
         state["configuration"] = as_dictionary(self.configuration)
 
     def on_load_checkpoint(self, state: dict[str, Any]) -> None:
@@ -207,6 +292,9 @@ class InpaintingModule(lightning.LightningModule):
         everything: what comes next depends on nothing else.
         """
         state.pop("loops", None)
+        for optimizer in state.get("optimizer_states", ()):
+            for group in optimizer["param_groups"]:
+                group["fused"] = True if self._is_fused else None  # as fits this machine, not the former one
         step, loop = state["global_step"], self.trainer.fit_loop.epoch_loop
         optimizer_steps = loop.automatic_optimization.optim_progress.optimizer.step.total
         optimizer_steps.ready = optimizer_steps.completed = step
@@ -222,21 +310,20 @@ class InpaintingModule(lightning.LightningModule):
         entropy = (self.configuration.seed, self.global_step, part, self.global_rank)
         torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1))
 
-    def _stop_unless_finite(self, result: Losses) -> None:
-        finite = torch.isfinite(result.total.detach())
-        elsewhere = False
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            everywhere = finite.float()
-            torch.distributed.all_reduce(everywhere, torch.distributed.ReduceOp.MIN)
-            elsewhere = bool(finite) and not bool(everywhere)
-        if elsewhere:
-            raise NonFiniteLoss(f"another process met a non-finite loss at step {self.global_step}; its log says more")
-        if not bool(finite):
-            raise NonFiniteLoss(
-                f"the loss of step {self.global_step} is not finite (background {result.background:g}, "
-                f"foreground {result.foreground:g}, mask overlap {result.mask_overlap:g}); "
-                f"the batch was {', '.join(self._names)}"
-            )
+    @property
+    def _is_logged(self) -> bool:
+        return (self.global_step + 1) % self.trainer.log_every_n_steps == 0
+
+    @property
+    def _is_fused(self) -> bool:
+        # The scaler of float16 wants to see gradients before a fused optimizer would let it.
+        return self.trainer.strategy.root_device.type == "cuda" and self.configuration.run.precision != "16"
+
+    def _settle(self) -> None:
+        """Raises `NonFiniteLoss` if the last step was not finite, once that can be known."""
+        health, self._health = self._health, None
+        if health is not None:
+            health.check()
 
 
 def build_network(options: NetworkConfig) -> nn.Module:
@@ -270,8 +357,11 @@ def build_network(options: NetworkConfig) -> nn.Module:
     return network.to(memory_format=torch.channels_last)
 
 
-def build_optimizer(network: nn.Module, options: OptimizerConfig) -> torch.optim.Optimizer:
-    """Adam or AdamW; encoder and head get their own rates, vectors (biases, normalisation) maybe no decay."""
+def build_optimizer(network: nn.Module, options: OptimizerConfig, *, fused: bool = False) -> torch.optim.Optimizer:
+    """Adam or AdamW; encoder and head get their own rates, vectors (biases, normalisation) maybe no decay.
+
+    `fused` computes a step in one pass over the weights, on a GPU.
+    """
     encoder = {id(parameter) for parameter in network.encoder_parameters()}
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for parameter in network.parameters():
@@ -287,7 +377,7 @@ def build_optimizer(network: nn.Module, options: OptimizerConfig) -> torch.optim
         for (is_encoder, decays), parameters in groups.items()
     ]
     kind = torch.optim.AdamW if options.name == "adamw" else torch.optim.Adam
-    return kind(parameter_groups, betas=options.betas)
+    return kind(parameter_groups, betas=options.betas, fused=fused or None)
 
 
 def rate_schedule(schedule: ScheduleConfig, steps: int, steps_per_epoch: int) -> Any:

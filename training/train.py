@@ -51,6 +51,9 @@ Train a network. What is trained, on what and how stands in a YAML file under co
 can be overridden behind it as section.key=value (values are YAML; null removes or switches off).
 """
 
+_MAY_CHANGE = tuple(f"data.{key}" for key in ("workers", "validation", "roots", "cache", "augment_on"))
+"""Settings that decide where and how fast a run is computed, not what."""
+
 EXAMPLES = """\
 examples:
   # no download, a few minutes on a laptop
@@ -118,10 +121,8 @@ def run(configuration: Configuration, *, resume: str | None = None, overwrite: b
     """
     folder = Path(configuration.output)
     start = _starting_point(folder, resume, overwrite)
-    _quiet_lightning()
-    if configuration.run.accelerator != "cpu" and torch.cuda.is_available():
-        torch.set_float32_matmul_precision("high")
-        torch.backends.cudnn.benchmark = not configuration.run.deterministic
+    quiet_lightning()
+    choose_gpu_kernels(configuration)
     torch.manual_seed(configuration.seed)
 
     try:
@@ -147,7 +148,7 @@ def run(configuration: Configuration, *, resume: str | None = None, overwrite: b
     loggers = _loggers(configuration, folder)
     if loggers:
         callbacks.append(LearningRateMonitor("step"))
-    trainer = _trainer(configuration, steps=steps, round_steps=round_steps, callbacks=callbacks, loggers=loggers)
+    trainer = build_trainer(configuration, steps=steps, round_steps=round_steps, callbacks=callbacks, loggers=loggers)
     if trainer.is_global_zero:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.yaml").write_text(yaml.safe_dump(as_dictionary(configuration), sort_keys=False))
@@ -171,6 +172,13 @@ def run(configuration: Configuration, *, resume: str | None = None, overwrite: b
         print(_farewell(configuration, product), flush=True)
     trainer.strategy.barrier()
     return product
+
+
+def choose_gpu_kernels(configuration: Configuration) -> None:
+    """Lets a GPU multiply float32 on its tensor cores, and cuDNN look for the fastest convolutions."""
+    if configuration.run.accelerator != "cpu" and torch.cuda.is_available():
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.benchmark = not configuration.run.deterministic
 
 
 def export(configuration: Configuration, folder: Path, product: Path) -> None:
@@ -254,7 +262,7 @@ def _require_same_run(start: Path, configuration: Configuration) -> int:
     differences = [
         f"{key}: {old} -> {new}"
         for key, (old, new) in sorted(_differences(saved["configuration"], as_dictionary(configuration)).items())
-        if not key.startswith(("run.", "output", "data.workers", "data.validation", "data.roots"))
+        if not key.startswith(("run.", "output", *_MAY_CHANGE))
     ]
     if differences:
         raise ConfigurationError(
@@ -273,9 +281,10 @@ def _differences(old: Any, new: Any, where: str = "") -> dict[str, tuple[Any, An
     return {} if old == new else {where: (old, new)}
 
 
-def _trainer(
+def build_trainer(
     configuration: Configuration, *, steps: int, round_steps: int, callbacks: list[Callback], loggers: list[Logger]
 ) -> lightning.Trainer:
+    """Lightning's loop for a run of `steps`, with a validation every `round_steps`."""
     options = configuration.run
     on_gpu = options.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
     # torchrun says how many processes there are; otherwise all GPUs of the machine, or one CPU process.
@@ -336,6 +345,10 @@ def _summary(
         lines.append(f"trains on {name}: {length} images, {share:.0%} of every batch")
     for name, dataset in data.validation_sets.items():
         lines.append(f"validates on {name}: {len(dataset)} images, every {round_steps} steps")
+    if configuration.data.cache == "ram":
+        lines.append(f"keeps decoded images in memory, up to {configuration.data.cache_gigabytes:g} GB")
+    if configuration.run.compile:
+        lines.append("compiles the network in the first step; that takes a minute or more")
     lines.append(f"{steps} steps of {configuration.data.batch_size}; everything goes to {configuration.output}")
     return "\n".join(lines)
 
@@ -386,7 +399,7 @@ def _resume_command(arguments: list[str]) -> str:
     return shlex.join([Path(sys.executable).name, "training/train.py", *kept, "--resume", "last"])
 
 
-def _quiet_lightning() -> None:
+def quiet_lightning() -> None:
     """Silences advice that does not apply here."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", ".*does not have many workers.*")

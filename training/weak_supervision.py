@@ -9,6 +9,7 @@ This file holds the two losses, the class weights and the fake masks; DESIGN.md 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Literal
 
 import numpy as np
@@ -93,7 +94,7 @@ def supervision(
         options: `class_weights`, `hidden_weight` and `doubtful_border` are used.
     """
     known = background != IGNORE
-    class_weights = torch.tensor(options.class_weights or (1.0, 1.0, 1.0), device=background.device)
+    class_weights = _on_device(options.class_weights or (1.0, 1.0, 1.0), background.device)
     weight = class_weights[torch.where(known, background, 0).int()] * known
     if options.hidden_weight != 1.0:
         hidden = foreground == 1
@@ -249,6 +250,12 @@ def fake_mask(
         left = int(generator.integers(0, width - box_width + 1))
         mask[:, top : top + box_height, left : left + box_width] = True
     return mask
+
+
+@lru_cache
+def _on_device(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Constants, copied once: every copy makes the host wait for a GPU."""
+    return torch.tensor(values, device=device)
 
 
 def _hardest(cross_entropy: Tensor, valid: Tensor, fraction: float) -> Tensor:
