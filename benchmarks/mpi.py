@@ -5,28 +5,53 @@
 
 Each row times both on the same random features and the same mask, in turn; times are medians. The fast result is
 checked to equal Algorithm 1 in every value before anything is timed.
+
+On a GPU these times are those of a host that waits for each call. Beside them stands what the GPU itself needs: the
+call, the same within `torch.compile`, and a copy of the features, which reads and writes them once, each replayed from
+a CUDA graph over different features that do not fit into the caches together.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import platform
 import statistics
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
+from benchmarks import tables
 from sfi_ros.network import mpi
 
 SIZES = ((32, 32, 64), (128, 32, 64), (192, 32, 64), (512, 64, 128))  # channels, height, width
 SHARES = (0.05, 0.25, 0.5)
+LAYOUTS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
+DTYPES = {"cpu": (torch.float32,), "cuda": (torch.float32, torch.float16)}
+CACHES = 256 << 20  # bytes; more than a GPU has
+
+COLUMNS = (
+    tables.Column("size", "features", identity=True),
+    tables.Column("foreground_share", "foreground", ".0%", identity=True),
+    tables.Column("layout", "layout", identity=True),
+    tables.Column("dtype", "numbers", identity=True),
+    tables.Column("algorithm_1_ms", "Algorithm 1 ms", ".2f"),
+    tables.Column("fast_ms", "fast ms", ".2f"),
+    tables.Column("ratio", "ratio", ".0f"),
+)
+GPU_COLUMNS = (
+    tables.Column("device_us", "on the GPU us", ".1f"),
+    tables.Column("compiled_us", "compiled us", ".1f"),
+    tables.Column("copy_us", "copy us", ".1f"),
+    tables.Column("copy_bytes", "bytes read + written", ",d"),
+    tables.Column("over_copy", "over copy", ".1f"),
+    tables.Column("device_ratio", "Algorithm 1 over it", ".0f"),
+)
 
 
 def street_mask(height: int, width: int, share: float) -> Tensor:
@@ -62,13 +87,56 @@ def paired_medians(
     return statistics.median(times[0]), statistics.median(times[1])
 
 
-def measure(size: tuple[int, int, int], share: float, layout: str, device: torch.device, repeats: int) -> dict:
+def graph_microseconds(function: Callable[[Tensor], Tensor], inputs: Sequence[Tensor], repeats: int) -> float:
+    """Median microseconds per call on the GPU: all inputs in one CUDA graph, replayed."""
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):
+        for features in inputs:
+            function(features)  # compiles
+    torch.cuda.current_stream().wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        results = [function(features) for features in inputs]  # kept, so that each has memory of its own
+    taken = []
+    for _ in range(repeats + 1):
+        began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        began.record()
+        graph.replay()
+        ended.record()
+        ended.synchronize()
+        taken.append(began.elapsed_time(ended) * 1e3 / len(results))
+    return statistics.median(taken[1:])
+
+
+def on_the_gpu(features: Tensor, mask: Tensor, algorithm_1_ms: float, repeats: int) -> dict:
+    """What a row has only on a GPU."""
+    size = features.numel() * features.element_size()
+    inputs = [features.clone() for _ in range(min(max(4, -(-CACHES // size)), 64))]
+    torch.compiler.reset()  # else it gives up after several sizes
+    compiled = torch.compile(mpi.max_pool_inpaint, fullgraph=True, dynamic=False)
+    if not torch.equal(compiled(features, mask), literal(features, mask)):
+        raise SystemExit(f"the compiled result differs from Algorithm 1 at {tuple(features.shape)}: nothing to time")
+    device_us = graph_microseconds(lambda f: mpi.max_pool_inpaint(f, mask), inputs, repeats)
+    copy_us = graph_microseconds(torch.clone, inputs, repeats)
+    return {
+        "device_us": device_us,
+        "compiled_us": graph_microseconds(lambda f: compiled(f, mask), inputs, repeats),
+        "copy_us": copy_us,
+        "copy_bytes": 2 * size,
+        "over_copy": device_us / copy_us,
+        "device_ratio": algorithm_1_ms * 1e3 / device_us,
+    }
+
+
+def measure(
+    size: tuple[int, int, int], share: float, layout: str, dtype: torch.dtype, device: torch.device, repeats: int
+) -> dict:
     """One row of the table."""
     channels, height, width = size
     generator = torch.Generator().manual_seed(0)
-    features = torch.randn(1, channels, height, width, generator=generator).relu().to(device)
-    if layout == "channels-last":
-        features = features.contiguous(memory_format=torch.channels_last)
+    features = torch.randn(1, channels, height, width, generator=generator).relu()
+    features = features.to(device, dtype).contiguous(memory_format=LAYOUTS[layout])
     mask = street_mask(height, width, share).to(device)
     if not torch.equal(mpi.max_pool_inpaint(features, mask), literal(features, mask)):
         raise SystemExit(f"the fast result differs from Algorithm 1 at {size}, share {share}: nothing to time")
@@ -79,42 +147,32 @@ def measure(size: tuple[int, int, int], share: float, layout: str, device: torch
         "size": f"{channels}x{height}x{width}",
         "foreground_share": share,
         "layout": layout,
+        "dtype": str(dtype).removeprefix("torch."),
         "algorithm_1_ms": slow,
         "fast_ms": fast,
         "ratio": slow / fast,
+        **(on_the_gpu(features, mask, slow, repeats) if device.type == "cuda" else {}),
     }
 
 
 @torch.inference_mode()
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--json", type=Path, help="also write the rows here")
-    arguments = parser.parse_args()
-    device = torch.device(arguments.device)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    table = Table("features", "foreground", "layout", "Algorithm 1 ms", "fast ms", "ratio", title=f"MPI on {name}")
-    rows = []
+    tables.add_options(parser)
+    options = parser.parse_args(arguments)
+    device = torch.device(options.device)
+    on_gpu = device.type == "cuda"
+    name = torch.cuda.get_device_name(device) if on_gpu else f"CPU, {torch.get_num_threads()} threads"
+    table = tables.Table(f"mpi {device.type}", f"MPI on {name}", COLUMNS + (GPU_COLUMNS if on_gpu else ()))
     for size in SIZES:
         for share in SHARES:
-            for layout in ("contiguous", "channels-last"):
-                row = measure(size, share, layout, device, arguments.repeats)
-                rows.append(row)
-                table.add_row(
-                    row["size"],
-                    f"{share:.0%}",
-                    layout,
-                    f"{row['algorithm_1_ms']:.1f}",
-                    f"{row['fast_ms']:.2f}",
-                    f"{row['ratio']:.0f}x",
-                )
-    Console().print(table)
-    if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        facts = {"device": name, "machine": platform.processor() or platform.machine(), "torch": torch.__version__}
-        arguments.json.write_text(json.dumps({**facts, "rows": rows}, indent=2) + "\n")
+            for layout in LAYOUTS:
+                for dtype in DTYPES[device.type]:
+                    table.rows.append(measure(size, share, layout, dtype, device, options.repeats))
+    tables.report(options, table)
 
 
 if __name__ == "__main__":

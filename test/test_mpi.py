@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import shutil
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -11,8 +15,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from sfi_ros.network import mpi
+from sfi_ros.network.mpi import operator
+from sfi_ros.network.mpi.rings import fill_by_rings
+from sfi_ros.network.mpi.windows import fill_by_windows
 
-FILLS = {"rings": mpi._fill_by_rings, "windows": mpi._fill_by_windows}
+FILLS = {"rings": fill_by_rings, "windows": fill_by_windows}
 
 
 def reference(features: Tensor, foreground: Tensor, boundary: str = "dilated", detach: bool = True) -> Tensor:
@@ -23,13 +30,9 @@ def reference(features: Tensor, foreground: Tensor, boundary: str = "dilated", d
     return torch.where(dilated if boundary == "dilated" else mask, patch, features)
 
 
-def filled(fill, features: Tensor, foreground: Tensor, boundary: str = "dilated", detach: bool = True) -> Tensor:
+def filled(fill, features: Tensor, foreground: Tensor, boundary: str = "dilated") -> Tensor:
     """One of the fast implementations, whatever the device would choose."""
-    mask = mpi.sample_mask(foreground, features)
-    dilated = mpi.dilate(mask)
-    source = features.detach() if detach else features
-    region = dilated if boundary == "dilated" else mask
-    return fill(features, source, mpi.distance_to_background(dilated), region)
+    return fill(features, mpi.sample_mask(foreground, features), boundary == "dilated")
 
 
 @st.composite
@@ -42,8 +45,11 @@ def scenes(draw):
     sign = draw(st.sampled_from(["any", "positive", "negative"]))
     features = {"any": features, "positive": features.relu(), "negative": -features.abs()}[sign]
     features = features.to(draw(st.sampled_from([torch.float32, torch.float16, torch.bfloat16])))
-    if draw(st.booleans()):
+    layout = draw(st.sampled_from(["contiguous", "channels last", "neither"]))
+    if layout == "channels last":
         features = features.contiguous(memory_format=torch.channels_last)
+    elif layout == "neither":
+        features = features.repeat(1, 2, 1, 2)[:, ::2, :, :w]
     factor = draw(st.integers(1, 3))
     masks = []
     for _ in range(n):
@@ -67,6 +73,8 @@ def test_equals_algorithm_1(name, boundary, scene):
     features, foreground = scene
     result = filled(FILLS[name], features, foreground, boundary)
     assert result.dtype == features.dtype
+    if features.is_contiguous() or features.is_contiguous(memory_format=torch.channels_last):
+        assert result.is_contiguous(memory_format=operator.memory_format(features))
     assert torch.equal(result, reference(features, foreground, boundary))
 
 
@@ -142,9 +150,30 @@ def test_distance_is_chebyshev():
     assert distance[1].eq(0).all()
 
 
-@pytest.mark.parametrize("boundary", mpi.BOUNDARIES)
 @pytest.mark.parametrize("name", FILLS)
-def test_gradients_equal_those_of_algorithm_1(name, boundary):
+def test_feature_that_is_not_finite_spreads_as_in_algorithm_1(name):
+    features = torch.randn(1, 2, 20, 20, generator=torch.Generator().manual_seed(5))
+    features[0, 0, 4, 10], features[0, 0, 10, 4], features[0, 1, 4, 10] = torch.nan, torch.inf, -torch.inf
+    features[0, :, 9, 9] = torch.nan  # in the foreground: read by nobody
+    mask = torch.zeros(1, 1, 20, 20)
+    mask[..., 6:16, 6:16] = 1
+    result, expected = filled(FILLS[name], features, mask), reference(features, mask)
+    assert 1 < result.isnan().sum() < 60
+    assert torch.equal(result.isnan(), expected.isnan())
+    assert torch.equal(result.nan_to_num(nan=-1.0), expected.nan_to_num(nan=-1.0))
+
+
+def test_a_batch_without_foreground_or_without_images():
+    features = torch.randn(2, 3, 6, 5)
+    result = mpi.max_pool_inpaint(features, torch.zeros(2, 1, 12, 10))
+    assert torch.equal(result, features)
+    assert result.data_ptr() != features.data_ptr()
+    assert mpi.max_pool_inpaint(features[:0], torch.zeros(0, 1, 6, 5)).shape == (0, 3, 6, 5)
+
+
+@pytest.mark.parametrize("boundary", mpi.BOUNDARIES)
+@pytest.mark.parametrize("detach", [True, False])
+def test_gradients_equal_those_of_algorithm_1(detach, boundary):
     generator = torch.Generator().manual_seed(3)
     values = torch.randperm(2 * 5 * 12 * 17, generator=generator).double() + 1  # no ties, no zeros
     features = values.view(2, 5, 12, 17) / 100
@@ -153,8 +182,8 @@ def test_gradients_equal_those_of_algorithm_1(name, boundary):
     weight = torch.randn(features.shape, generator=generator, dtype=torch.double)
     gradients = []
     for function in (
-        lambda f: reference(f, mask, boundary, False),
-        lambda f: filled(FILLS[name], f, mask, boundary, False),
+        lambda f: reference(f, mask, boundary, detach),
+        lambda f: mpi.max_pool_inpaint(f, mask, boundary=boundary, detach=detach),
     ):
         leaf = features.clone().requires_grad_()
         (function(leaf) * weight).sum().backward()
@@ -172,6 +201,24 @@ def test_patch_carries_no_gradient_by_default():
     assert features.grad[~dilated].eq(1).all()
 
 
+@pytest.mark.parametrize("fill_ring", [True, False])
+@pytest.mark.parametrize(
+    "features",
+    [
+        torch.randn(2, 3, 9, 7),
+        torch.randn(1, 4, 6, 8).contiguous(memory_format=torch.channels_last).bfloat16(),
+        torch.randn(2, 1, 5, 6),  # both contiguous and channels last
+        torch.randn(1, 6, 8, 9)[:, ::2, :, 1:],  # neither
+        torch.randn(2, 3, 9, 7, requires_grad=True),
+        torch.randn(1, 4, 6, 8).contiguous(memory_format=torch.channels_last).requires_grad_(),
+    ],
+)
+def test_operator_keeps_the_rules_of_pytorch(features, fill_ring):
+    """Schema, fake tensors, autograd and tracing with dynamic shapes, as `torch.library` wants them."""
+    mask = torch.rand(features.shape[0], 1, *features.shape[2:]) < 0.4
+    torch.library.opcheck(operator.inpaint, (features, mask, fill_ring))
+
+
 class Inpaint(nn.Module):
     def forward(self, features: Tensor, foreground: Tensor) -> Tensor:
         return mpi.max_pool_inpaint(features, foreground)
@@ -186,18 +233,68 @@ def example() -> tuple[Tensor, Tensor]:
     return features, mask
 
 
-def test_compiles_without_graph_breaks():
-    features, mask = example()
-    compiled = torch.compile(Inpaint(), fullgraph=True, backend="aot_eager")
-    assert torch.equal(compiled(features, mask), reference(features, mask))
-    assert torch.equal(compiled(features, 1 - mask), reference(features, 1 - mask))  # same graph, another mask
+def our_operators(graph: torch.fx.Graph) -> int:
+    return sum("sfi_ros" in str(node.target) for node in graph.nodes)
 
 
-def test_exports():
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_compiles_to_one_operator_without_graph_breaks(backend):
+    if backend == "inductor" and not shutil.which("g++"):
+        pytest.skip("inductor needs g++ for a CPU")
+    counted = []
+
+    def count(module, inputs):
+        counted.append(our_operators(module.graph))
+        return torch._dynamo.lookup_backend(backend)(module, inputs)
+
     features, mask = example()
-    exported = torch.export.export(Inpaint(), (features, mask)).module()
-    for foreground in (mask, 1 - mask, torch.zeros_like(mask), torch.ones_like(mask)):
-        assert torch.equal(exported(features, foreground), reference(features, foreground))
+    compiled = torch.compile(Inpaint(), fullgraph=True, backend=count)
+    with torch.no_grad():
+        for layout in (torch.contiguous_format, torch.channels_last):
+            features = features.contiguous(memory_format=layout)
+            result = compiled(features, mask)
+            assert result.is_contiguous(memory_format=layout)
+            assert torch.equal(result, reference(features, mask))
+            assert torch.equal(compiled(features, 1 - mask), reference(features, 1 - mask))  # same graph, another mask
+    assert counted == [1, 1]
+
+
+def test_compiled_training_step_has_the_same_gradient():
+    features, mask = example()
+    for detach in (True, False):
+        gradients = []
+        function = torch.compile(mpi.max_pool_inpaint, fullgraph=True, backend="aot_eager")
+        for inpaint in (mpi.max_pool_inpaint, function):
+            leaf = features.clone().requires_grad_()
+            (inpaint(leaf * 2, mask, detach=detach) ** 2).sum().backward()
+            gradients.append(leaf.grad)
+        torch.testing.assert_close(gradients[1], gradients[0])
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*torch.jit:FutureWarning")
+def test_exports_to_plain_tensor_operations():
+    features, mask = example()
+    exported = torch.export.export(Inpaint(), (features, mask))
+    assert our_operators(exported.graph) == 0
+    traced = torch.jit.trace(Inpaint(), (features, mask), check_trace=False)
+    assert not any(node.kind().startswith("sfi_ros") for node in traced.inlined_graph.nodes())
+    for module in (exported.module(), traced):
+        for foreground in (mask, 1 - mask, torch.zeros_like(mask), torch.ones_like(mask)):
+            assert torch.equal(module(features, foreground), reference(features, foreground))
+
+
+def test_gpu_without_triton_falls_back_with_one_warning(monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "sfi_ros.network.mpi.triton_fill", None)  # its import fails from now on
+    operator._gpu_implementation.cache_clear()
+    try:
+        with caplog.at_level(logging.WARNING):
+            assert operator._gpu_implementation() is fill_by_windows
+            assert operator._gpu_implementation() is fill_by_windows
+    finally:
+        operator._gpu_implementation.cache_clear()
+    (record,) = caplog.records
+    assert "Triton does not work" in record.getMessage()
+    assert "pip install triton" in record.getMessage()
 
 
 def test_golden_outputs_of_the_released_code():
@@ -209,7 +306,7 @@ def test_golden_outputs_of_the_released_code():
     assert torch.equal(patch, torch.from_numpy(golden["patch"]))
     inpainted = torch.from_numpy(golden["inpainted"])
     assert torch.equal(mpi.max_pool_inpaint(features, foreground, boundary="raw"), inpainted)
-    assert torch.equal(filled(mpi._fill_by_windows, features, foreground, "raw"), inpainted)
+    assert torch.equal(filled(fill_by_windows, features, foreground, "raw"), inpainted)
 
 
 def test_zero_fill():

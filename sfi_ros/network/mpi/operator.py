@@ -1,0 +1,80 @@
+"""The operator `sfi_ros::max_pool_inpaint`: distance and fill in one node of any graph that PyTorch makes."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sfi_ros.network.mpi.inputs import memory_format, region_to_fill
+from sfi_ros.network.mpi.rings import fill_by_rings
+from sfi_ros.network.mpi.windows import fill_by_windows
+
+log = logging.getLogger(__name__)
+
+
+@torch.library.custom_op(
+    "sfi_ros::max_pool_inpaint", mutates_args=(), schema="(Tensor features, Tensor mask, bool fill_ring) -> Tensor"
+)
+def inpaint(features: Tensor, mask: Tensor, fill_ring: bool) -> Tensor:
+    """Fill the dilated mask, or the mask only, with the background's features; gradients stop at what is filled.
+
+    Args:
+        features: (N, C, h, w) floating point, of any memory format.
+        mask: (N, 1, h, w) bool on the same device, the foreground before its dilation.
+        fill_ring: whether the ring that the dilation adds is filled, too.
+
+    Returns:
+        (N, C, h, w) of the same dtype; channels last where the features are, else contiguous.
+    """
+    return fill_by_windows(features, mask, fill_ring)  # on devices that have no own implementation below
+
+
+inpaint.register_kernel("cpu")(fill_by_rings)
+
+
+@inpaint.register_kernel("cuda")
+def _(features: Tensor, mask: Tensor, fill_ring: bool) -> Tensor:
+    has_kernel = features.dtype in (torch.float32, torch.float16, torch.bfloat16)
+    fill = _gpu_implementation() if has_kernel else fill_by_windows
+    return fill(features, mask, fill_ring)
+
+
+@functools.cache
+def _gpu_implementation() -> Callable[[Tensor, Tensor, bool], Tensor]:
+    """The Triton kernels where they run, else tensor operations: slower, but also without waiting for the GPU."""
+    try:
+        from sfi_ros.network.mpi.triton_fill import fill_on_gpu
+
+        pixel = torch.zeros(1, 1, 1, 1, device="cuda")
+        fill_on_gpu(pixel, pixel > 0, True)
+    except Exception as error:  # whatever is wrong with Triton here, a robot should drive on
+        log.warning(
+            "Max-pooling as inpainting runs slower than it could on this GPU, because Triton does not work: %s. "
+            "Remedy: `pip install triton` in the version that your PyTorch names, and a C compiler (gcc).",
+            error,
+        )
+        return fill_by_windows
+    return fill_on_gpu
+
+
+@inpaint.register_fake
+def _(features: Tensor, mask: Tensor, fill_ring: bool) -> Tensor:
+    return torch.empty_like(features, memory_format=memory_format(features))
+
+
+def _setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, bool], output: Tensor) -> None:
+    _, mask, ctx.fill_ring = inputs
+    ctx.save_for_backward(mask)
+
+
+def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+    (mask,) = ctx.saved_tensors
+    return gradient.masked_fill(region_to_fill(mask, ctx.fill_ring), 0.0), None, None
+
+
+inpaint.register_autograd(_backward, setup_context=_setup_context)

@@ -1,0 +1,171 @@
+"""What an engine computes with: folded and fused networks, torch.compile, the GPU's part, threads."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from sfi_ros.inference import DEFAULT_WEIGHTS, InferenceEngine
+from sfi_ros.inference.backends import open_model
+from sfi_ros.inference.camera_network import CameraNetwork
+from sfi_ros.inference.compiled_network import CompiledNetwork
+from sfi_ros.inference.cuda_pipeline import decide
+from sfi_ros.inference.fused_network import OneDnnConv, onednn_is_available
+from sfi_ros.network import checkpoint, zoo
+from sfi_ros.network.mpi import max_pool_inpaint
+from sfi_ros.network.outputs import SceneLogits
+from sfi_ros.network.preprocessing import normalize
+from sfi_ros.synthetic import SyntheticStreet
+
+CPU = torch.device("cpu")
+needs_onednn = pytest.mark.skipif(not onednn_is_available(), reason="this PyTorch has no oneDNN")
+
+
+@pytest.fixture(scope="module")
+def street():
+    """(1, 3, 96, 160) uint8."""
+    return torch.from_numpy(SyntheticStreet(seed=4, width=160, height=96).frame(3).image).permute(2, 0, 1)[None]
+
+
+def trained_looking(name: str):
+    """A network whose batch norms do something: their statistics are those of noise, not of nothing."""
+    torch.manual_seed(3)
+    network = zoo.build(name)
+    with torch.no_grad():
+        network(torch.randn(2, 3, 64, 64))
+    return network.eval()
+
+
+@needs_onednn
+@pytest.mark.parametrize("name", ["fast-mobilenetv2", "fast-resnet18", "paper-resnet18-shared", "two-stage-resnet18"])
+@torch.inference_mode()
+def test_fused_network_equals_the_plain_one(name, street):
+    network = trained_looking(name)
+    camera = CameraNetwork(network, CPU, torch.float32).use_onednn()
+    assert not any(isinstance(part, torch.nn.BatchNorm2d | torch.nn.Conv2d) for part in camera.modules())
+    for images in (street, street[..., :64, :130], torch.cat([street, street.flip(-1)])):
+        got, expected = camera(images), network(normalize(images))
+        for one, other in ((got.background, expected.background), (got.foreground, expected.foreground)):
+            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3 * float(other.abs().max()))
+
+
+@needs_onednn
+@torch.inference_mode()
+def test_the_original_network_is_left_alone(street):
+    network = trained_looking("fast-mobilenetv2")
+    before = network(normalize(street))
+    CameraNetwork(network, CPU, torch.bfloat16).use_onednn()(street)
+    after = network(normalize(street))
+    assert torch.equal(before.background, after.background)
+
+
+@needs_onednn
+@torch.inference_mode()
+def test_weight_layouts_are_kept_for_the_last_few_sizes_only():
+    plain = torch.nn.Conv2d(8, 16, 3, padding=1)
+    conv = OneDnnConv(plain, ("relu", ()))
+    for width in (*range(10, 30), 10):
+        features = torch.randn(1, 8, 12, width)
+        torch.testing.assert_close(conv(features), plain(features).relu())
+        assert len(conv._layouts) <= OneDnnConv.KEPT_LAYOUTS
+
+
+@torch.inference_mode()
+def test_what_the_gpu_computes_equals_the_cpu_pipeline(street):
+    """The body of the CUDA graph, run on the CPU."""
+    model = open_model(DEFAULT_WEIGHTS, device="cpu", precision="float32")
+    engine = InferenceEngine(model, input_height=64)
+    image = street[0].permute(1, 2, 0).contiguous()
+    network = CameraNetwork(checkpoint.load(DEFAULT_WEIGHTS).network, CPU, torch.float32)
+    for output_size in ("input", "network"):
+        engine.output_size = output_size
+        scene = engine(image.numpy())
+        planes = decide(image[None], torch.tensor(0.5), network, 64, output_size == "input")[0].numpy()
+        assert len(np.unique(scene.background)) == 3
+        assert (planes[0] == scene.foreground).mean() > 0.98
+        assert (planes[1] == scene.background).mean() > 0.98
+        assert np.abs(planes[2].astype(int) - scene.confidence).mean() < 3
+
+
+class Tiny(torch.nn.Module):
+    """All that a network does, small enough to be compiled in a test."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 4, 3, padding=1)
+
+    def forward(self, images):
+        features = self.conv(images.float() / 255)
+        foreground = features[:, 3:]
+        return SceneLogits(max_pool_inpaint(features[:, :3].relu(), foreground > foreground.mean()), foreground)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+@torch.inference_mode()
+def test_compiled_network_equals_eager_and_says_when_it_compiles(street, caplog):
+    torch.manual_seed(0)
+    network = Tiny().eval()
+    compiled = CompiledNetwork(network, CPU)
+    for images in (street, street.flip(-1), street[..., :40, :56]):
+        got, expected = compiled(images), network(images)
+        torch.testing.assert_close(got.background, expected.background)
+        torch.testing.assert_close(got.foreground, expected.foreground)
+    said = [record.message for record in caplog.records if record.message.startswith("compiling the network")]
+    assert len(said) == 2
+    assert "160x96" in said[0] and "56x40" in said[1]
+
+
+def test_compile_without_a_compiler_is_refused(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(RuntimeError, match=r"needs a C\+\+ compiler"):
+        open_model(DEFAULT_WEIGHTS, device="cpu", backend="compile")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"backend": "tensorflow"}, "unknown backend 'tensorflow'; use auto, pytorch"),
+        ({"backend": "onnxruntime"}, "cannot run the default weights: make one with `sfi export`"),
+        ({"weights": "net.onnx", "backend": "pytorch"}, "cannot run net.onnx: use backend 'onnxruntime'"),
+        ({"threads": 0}, "threads must be at least 1"),
+    ],
+)
+def test_options_that_cannot_be(options, message):
+    with pytest.raises(ValueError, match=message):
+        InferenceEngine.load(**{"device": "cpu", **options})
+
+
+def test_threads_are_bounded_by_the_cores():
+    before = torch.get_num_threads()
+    try:
+        InferenceEngine.load(device="cpu", threads=1)
+        assert torch.get_num_threads() == 1
+        InferenceEngine.load(device="cpu", threads=100_000)
+        assert torch.get_num_threads() <= 4096
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("backend", ["pytorch", "compile"])
+def test_cuda_graphs_keep_up_with_sizes_batches_and_thresholds(backend):
+    pictures = [SyntheticStreet(seed=n, width=width, height=96).frame(2).image for n, width in enumerate((160, 200))]
+    on_cpu = InferenceEngine.load(device="cpu", precision="float32", input_height=96)
+    on_gpu = InferenceEngine.load(device="cuda", precision="float32", input_height=96, backend=backend)
+    together = [pictures[0], pictures[1], pictures[1], pictures[0], pictures[0]]
+    for threshold in (0.5, 0.2):
+        on_cpu.foreground_threshold = on_gpu.foreground_threshold = threshold
+        for expected, got in zip(on_cpu(together), on_gpu(together), strict=True):
+            assert (expected.background == got.background).mean() > 0.98
+            assert (expected.foreground == got.foreground).mean() > 0.98
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    kept = on_gpu(pictures[0])
+    copy = kept.background.copy()
+    for _ in range(200):
+        on_gpu(pictures[1])
+    assert np.array_equal(kept.background, copy)  # results are the caller's: later frames do not write over them
+    assert torch.cuda.memory_allocated() == before
