@@ -58,7 +58,7 @@ setup(
             "pyyaml>=6",
         ],
         # `sfi export`, and running what it wrote; onnxruntime-gpu instead of onnxruntime on a GPU.
-        "export": ["onnx>=1.16", "onnxscript>=0.2", "onnxruntime>=1.18"],
+        "export": ["onnx>=1.16", "onnxscript>=0.7", "onnxruntime>=1.18"],
         "dev": [
             "pytest>=8",
             "pytest-timeout>=2.3",

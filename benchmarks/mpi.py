@@ -7,8 +7,8 @@ Each row times both on the same random features and the same mask, in turn; time
 checked to equal Algorithm 1 in every value before anything is timed.
 
 On a GPU these times are those of a host that waits for each call. Beside them stands what the GPU itself needs: the
-call, the same within `torch.compile`, and a copy of the features, which reads and writes them once, each replayed from
-a CUDA graph over different features that do not fit into the caches together.
+call, the same within `torch.compile`, and a copy of the features, which reads and writes them once. Each is replayed
+from a CUDA graph over copies of the features: so many that caches cannot hold them, but 64 at most.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SIZES = ((32, 32, 64), (128, 32, 64), (192, 32, 64), (512, 64, 128))  # channels
 SHARES = (0.05, 0.25, 0.5)
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
 DTYPES = {"cpu": (torch.float32,), "cuda": (torch.float32, torch.float16)}
-CACHES = 256 << 20  # bytes; more than a GPU has
+CACHES = 256 << 20  # bytes; more than the caches of a GPU
 
 COLUMNS = (
     tables.Column("size", "features", identity=True),
@@ -112,7 +112,7 @@ def graph_microseconds(function: Callable[[Tensor], Tensor], inputs: Sequence[Te
 def on_the_gpu(features: Tensor, mask: Tensor, algorithm_1_ms: float, repeats: int) -> dict:
     """What a row has only on a GPU."""
     size = features.numel() * features.element_size()
-    inputs = [features.clone() for _ in range(min(max(4, -(-CACHES // size)), 64))]
+    inputs = [features.clone() for _ in range(min(CACHES // size + 1, 64))]
     torch.compiler.reset()  # else it gives up after several sizes
     compiled = torch.compile(mpi.max_pool_inpaint, fullgraph=True, dynamic=False)
     if not torch.equal(compiled(features, mask), literal(features, mask)):

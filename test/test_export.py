@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from sfi_ros.cli import main
 from sfi_ros.inference import DEFAULT_WEIGHTS, InferenceEngine, export, traceable
-from sfi_ros.inference.export import ExportError, export_onnx, export_program
+from sfi_ros.inference.export import ExportError, export_onnx, export_program, onnx_is_possible
 from sfi_ros.inference.onnx_network import OnnxNetwork, engine_cache, read_exported
 from sfi_ros.network import checkpoint, mpi, zoo
 from sfi_ros.network.checkpoint import CheckpointError
@@ -38,6 +38,8 @@ TINY = (96, 160)
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory) -> Path:
     """The default weights as ONNX, for any size."""
+    if not onnx_is_possible():
+        pytest.skip("ONNX needs torch 2.7 or newer")
     return export_onnx(DEFAULT_WEIGHTS, tmp_path_factory.mktemp("onnx") / "default.onnx", max_side=1024).path
 
 
@@ -221,6 +223,7 @@ def test_images_that_the_file_is_not_for(exported):
 # --- one size, from the command line -------------------------------------------------------------------------------
 
 
+@pytest.mark.skipif(not onnx_is_possible(), reason="ONNX needs torch 2.7 or newer")
 def test_command_writes_a_file_for_one_size(tmp_path, capsys):
     path = tmp_path / "new" / "small.onnx"
     assert main(["export", str(DEFAULT_WEIGHTS), "-o", str(path), "--size", "96x160"]) == 0
@@ -249,6 +252,7 @@ def test_torch_export_program(tmp_path):
     assert json.loads(said["sfi_ros_export"])["size"] == list(TINY)
 
 
+@pytest.mark.skipif(not onnx_is_possible(), reason="ONNX needs torch 2.7 or newer")
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -269,7 +273,7 @@ def test_paths_and_networks_that_cannot_be(tmp_path, capsys):
         export_program(DEFAULT_WEIGHTS, tmp_path / "x.onnx")
     checkpoint.save(tmp_path / "given.safetensors", zoo.build("fast-mobilenetv2", mask_source="given"))
     with pytest.raises(ValueError, match="needs a mask as input"):
-        export_onnx(tmp_path / "given.safetensors", tmp_path / "x.onnx")
+        export_program(tmp_path / "given.safetensors", tmp_path / "x.pt2")
     for size in ("256", "256x", "axb"):
         with pytest.raises(SystemExit):
             main(["export", str(DEFAULT_WEIGHTS), "-o", "x.onnx", "--size", size])
@@ -330,6 +334,12 @@ def test_a_provider_that_is_missing_is_named_with_its_remedy(exported, provider)
         RuntimeError, match=r"has no (CUDA|Tensorrt)ExecutionProvider but .*: replace it by onnxruntime-gpu"
     ):
         OnnxNetwork(exported, device=torch.device("cuda"), provider=provider)
+
+
+def test_a_torch_that_is_too_old_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "__version__", "2.6.0+cu124")
+    with pytest.raises(RuntimeError, match=r"torch 2\.6\.0\+cu124 cannot .* with torch 2\.7 or newer"):
+        export_onnx(DEFAULT_WEIGHTS, tmp_path / "x.onnx")
 
 
 def test_missing_packages_are_named(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 import sys
@@ -14,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from benchmarks import mpi as benchmark
 from sfi_ros.network import mpi
 from sfi_ros.network.mpi import operator
 from sfi_ros.network.mpi.rings import fill_by_rings
@@ -307,6 +309,17 @@ def test_golden_outputs_of_the_released_code():
     inpainted = torch.from_numpy(golden["inpainted"])
     assert torch.equal(mpi.max_pool_inpaint(features, foreground, boundary="raw"), inpainted)
     assert torch.equal(filled(fill_by_windows, features, foreground, "raw"), inpainted)
+
+
+def test_benchmark_checks_before_it_times(monkeypatch, tmp_path):
+    monkeypatch.setattr(benchmark, "SIZES", ((4, 12, 16),))
+    benchmark.main(["--repeats", "1", "--json", str(tmp_path / "mpi.json")])
+    rows = json.loads((tmp_path / "mpi.json").read_text())["tables"][0]["rows"]
+    assert len(rows) == 6
+    assert all(row["ratio"] == pytest.approx(row["algorithm_1_ms"] / row["fast_ms"]) for row in rows)
+    monkeypatch.setattr(benchmark, "literal", lambda features, mask: features + 1)
+    with pytest.raises(SystemExit, match="differs from Algorithm 1"):
+        benchmark.main([])
 
 
 def test_zero_fill():

@@ -86,13 +86,18 @@ def export_onnx(
     Raises:
         FileNotFoundError, CheckpointError: see `checkpoint.load`.
         ValueError: a size or path that cannot be, or a network that needs a mask as input.
-        RuntimeError: onnx or onnxscript is not installed.
+        RuntimeError: onnx or onnxscript is not installed, or torch is older than 2.7.
         ExportError: the network cannot be traced, or the file computes something else.
     """
     path = _checked_path(path, ".onnx")
     for package in ("onnx", "onnxscript"):
         if importlib.util.find_spec(package) is None:
             raise RuntimeError(f"{package} is not installed; install it with `pip install onnx onnxscript onnxruntime`")
+    if not onnx_is_possible():
+        raise RuntimeError(
+            f"torch {torch.__version__} cannot translate this network to ONNX: export it with torch 2.7 or newer (what "
+            "runs the file needs no torch), or as a torch.export program"
+        )
     plan = _Plan.make(weights, input_height, size, max_side, OPSET)
     program = plan.trace()
     with _tracing(plan.record):
@@ -114,6 +119,11 @@ def export_onnx(
         return OnnxNetwork(partial, device=torch.device("cpu"))
 
     return _write_checked(path, plan, write)
+
+
+def onnx_is_possible() -> bool:
+    """Whether this PyTorch can: that of 2.6 has no way to decompose operators on sizes that are not known."""
+    return tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 7)
 
 
 def export_program(

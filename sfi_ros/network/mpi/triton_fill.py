@@ -78,8 +78,7 @@ def line_gaps(mask, row_gaps, column_gaps, h, w, BLOCK: tl.constexpr):
     place = tl.arange(0, BLOCK)
     y = tl.where(line < h, line, place)
     x = tl.where(line < h, place, line - h)
-    inside = (y < h) & (x < w)
-    foreground = ~inside
+    foreground = (y >= h) | (x >= w)
     for dy in tl.static_range(-1, 2):
         for dx in tl.static_range(-1, 2):
             there = (y + dy >= 0) & (y + dy < h) & (x + dx >= 0) & (x + dx < w)
@@ -88,6 +87,7 @@ def line_gaps(mask, row_gaps, column_gaps, h, w, BLOCK: tl.constexpr):
     behind = -tl.associative_scan(tl.where(foreground, -2 * FAR, -place), 0, _larger, reverse=True)
     gap = tl.minimum(tl.minimum(place - before, behind - place), FAR)
     pixel = image * h * w + y * w + x
+    inside = (y < h) & (x < w)
     if line < h:
         tl.store(row_gaps + pixel, gap, mask=inside)
     else:
