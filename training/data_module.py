@@ -330,7 +330,6 @@ class StreetData(lightning.LightningDataModule):
             num_workers=workers,
             worker_init_fn=_quiet_worker,
             pin_memory=self.trainer.strategy.root_device.type == "cuda",
-            persistent_workers=workers > 0,  # validation would otherwise start them anew every time
             multiprocessing_context="fork" if workers > 0 and self.memory is not None else None,
             generator=torch.Generator(),  # keeps the loader's hands off the global generator
             **options,
