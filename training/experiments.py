@@ -1,6 +1,6 @@
-"""The paper's tables by command: `python training/experiments.py table3 --scale smoke`.
+"""The paper's tables, and our own, by command: `python training/experiments.py table3 --scale smoke`.
 
-A table is a list of rows, a row a few settings on top of `config/training/paper.yaml`. Each row's configuration is
+A table is a list of rows, a row a few settings on top of one file of `config/training`. Each row's configuration is
 trained once, in a folder named by the hash of its settings, so runs are shared between tables and skipped when they
 are finished; a stopped one is continued. Printed is the mean over the last five epochs, as in the paper, beside the
 paper's number where it is known.
@@ -13,8 +13,8 @@ import math
 import shlex
 import statistics
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -41,12 +41,13 @@ SCORE_COLUMNS = {
 }
 
 DESCRIPTION = """\
-Train and print one of the paper's tables (Lu & Dubbelman, RA-L 2020).
+Train and print one of the paper's tables (Lu & Dubbelman, RA-L 2020), or one of ours.
 
   table1   two-stage baseline against the single stage, ResNet-18 and -50, mask predicted or given; Cityscapes
   table2   the same networks, trained on Cityscapes, on KITTI
   table3   where max-pooling as inpainting (MPI) sits: image, block 2, block 4, logits
   table4   MPI against blacking out, with and without fake masks, at two resolutions
+  ablations   the default recipe, and what each of its choices is worth: one thing less, or other, in each row
   quickstart-comparison   the quickstart recipe against blacking out without fake masks, and the untrained network
 """
 
@@ -105,37 +106,59 @@ class Scale:
 
     Attributes:
         single_stage: the network of tables 3 and 4.
-        heights: the two image heights of table 4; the other tables use the second.
-        paper: settings for tables 1 to 4, behind those of the row.
+        heights: the two image heights of table 4; tables 1 to 3 use the second.
+        settings: file in config/training -> settings for every table that starts from it, behind those of the row.
         paper_networks: further ones for tables 1 and 2, whose networks are large.
-        quickstart: settings for the quickstart comparison.
         comparable: whether the paper's numbers may stand beside ours.
     """
 
     single_stage: str
     heights: tuple[int, int]
-    paper: tuple[str, ...] = ()
+    settings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     paper_networks: tuple[str, ...] = ()
-    quickstart: tuple[str, ...] = ()
     comparable: bool = False
 
 
+_TWO_STEPS = (
+    "network.pretrained=null",
+    "network.input_height=32",
+    "augmentation.crop=[32, 64]",
+    "data.batch_size=2",
+    "data.workers=0",
+    "schedule.steps=2",
+    "schedule.validate_every=1",
+    "schedule.warmup_steps=0",
+    "run.accelerator=cpu",
+    "run.loggers=[]",
+)
 SCALES = {
     "smoke": Scale(
         single_stage="fast-mobilenetv2",
         heights=(32, 64),
-        paper=(
-            "network.pretrained=null",
-            "data.train={street: {dataset: synthetic, split: train, drives: 1, frames: 8}}",
-            "data.validation={street: {dataset: synthetic, split: val, drives: 1, frames: 3}}",
-            "data.batch_size=4",
-            "data.workers=0",
-            "optimizer.encoder_rate=1e-3",
-            "optimizer.head_rate=1e-3",
-            "schedule.epochs=5",
-            "run.accelerator=cpu",
-            "run.loggers=[]",
-        ),
+        settings={
+            "paper.yaml": (
+                "network.pretrained=null",
+                "data.train={street: {dataset: synthetic, split: train, drives: 1, frames: 8}}",
+                "data.validation={street: {dataset: synthetic, split: val, drives: 1, frames: 3}}",
+                "data.batch_size=4",
+                "data.workers=0",
+                "optimizer.encoder_rate=1e-3",
+                "optimizer.head_rate=1e-3",
+                "schedule.epochs=5",
+                "run.accelerator=cpu",
+                "run.loggers=[]",
+            ),
+            "quickstart.yaml": (
+                *_TWO_STEPS,
+                "data.train={street: {dataset: synthetic, split: train, drives: 1, frames: 4}}",
+                "data.validation={street: {dataset: synthetic, split: val, drives: 1, frames: 2}}",
+            ),
+            "default.yaml": (
+                *_TWO_STEPS,
+                "data.train={street: {dataset: synthetic, split: train, drives: 1, frames: 4, pasted: 0.5}}",
+                "data.validation={street: {dataset: synthetic, split: val, drives: 1, frames: 2, pasted: 1.0}}",
+            ),
+        },
         paper_networks=(
             "network.input_height=32",
             "data.train.street.frames=2",
@@ -143,30 +166,27 @@ SCALES = {
             "data.batch_size=2",
             "schedule.epochs=1",
         ),
-        quickstart=(
-            "network.input_height=32",
-            "augmentation.crop=[32, 64]",
-            "data.train.street={dataset: synthetic, split: train, drives: 1, frames: 4}",
-            "data.validation.street={dataset: synthetic, split: val, drives: 1, frames: 2}",
-            "data.batch_size=2",
-            "data.workers=0",
-            "schedule.steps=2",
-            "schedule.validate_every=1",
-            "schedule.warmup_steps=0",
-            "run.accelerator=cpu",
-            "run.loggers=[]",
-        ),
     ),
     "tiny": Scale(
         single_stage="fast-mobilenetv2",
         heights=(64, 128),
-        paper=(
-            "data.train.cityscapes.limit=400",
-            "data.validation.cityscapes_pasted.limit=100",
-            "schedule.epochs=10",
-            "schedule.staircase_epochs=4",
-            "run.loggers=[csv]",
-        ),
+        settings={
+            "paper.yaml": (
+                "data.train.cityscapes.limit=400",
+                "data.validation.cityscapes_pasted.limit=100",
+                "schedule.epochs=10",
+                "schedule.staircase_epochs=4",
+                "run.loggers=[csv]",
+            ),
+            "default.yaml": (
+                "network.input_height=128",
+                "augmentation.crop=[128, 256]",
+                "data.validation.cityscapes_pasted.limit=250",
+                "schedule.steps=600",
+                "schedule.validate_every=600",
+                "run.loggers=[csv]",
+            ),
+        },
     ),
     "full": Scale(single_stage="paper-resnet18", heights=(128, 256), comparable=True),
 }
@@ -190,6 +210,29 @@ def network_rows(*, given: bool) -> tuple[Row, ...]:
                 label = ("two-stage" if stages == "two-stage" else "single stage", encoder, mask)
                 rows.append(Row(label, tuple(overrides), () if given else known.get(name, ())))
     return tuple(rows)
+
+
+def ablation_rows() -> tuple[Row, ...]:
+    """The default recipe, the same with another seed (how much chance there is in a row), and one change in each."""
+    changes = (
+        "seed=1",
+        "losses.class_weights=null",
+        "losses.mask_overlap=none",
+        "losses.hidden_weight=1",
+        "losses.doubtful_border=0",
+        "losses.hard_fraction=0.5",
+        "fake_masks.count=0",
+        "data.true_background=false",
+        "data.train.cityscapes.pasted=0",
+        "data.train.synthetic=null",
+        "network.fill=zero",
+        "augmentation.shadow=0 augmentation.sharpen=0",
+        "augmentation.photometric=0 augmentation.blur=0 augmentation.noise=0 augmentation.jpeg=0",
+        "augmentation.scale=[1,1] augmentation.stretch=[1,1]",
+        "optimizer.ema_decay=0",
+        "network.pretrained=null",
+    )
+    return (Row(("nothing",), ()), *(Row((change,), tuple(change.split())) for change in changes))
 
 
 def table(name: str, scale: Scale) -> Table:
@@ -218,6 +261,9 @@ def table(name: str, scale: Scale) -> Table:
                     settings = (one, f"network.fill={fill}", f"fake_masks.count={fake}")
                     rows += _at(height, (Row(label, settings),))
         return Table("Table IV: MPI, fake masks, resolution", ("images", "fake masks", "filled with"), rows)
+    if name == "ablations":
+        title = "Ablations: the default recipe, one thing changed in each row"
+        return Table(title, ("changed",), ablation_rows(), configuration="default.yaml", average=1)
     return Table(
         "Quickstart: what MPI and fake masks are good for",
         ("", "filled with", "fake masks"),
@@ -231,7 +277,7 @@ def table(name: str, scale: Scale) -> Table:
     )
 
 
-TABLE_NAMES = ("table1", "table2", "table3", "table4", "quickstart-comparison")
+TABLE_NAMES = ("table1", "table2", "table3", "table4", "ablations", "quickstart-comparison")
 
 
 def _at(height: int, rows: Sequence[Row]) -> tuple[Row, ...]:
@@ -244,13 +290,13 @@ def configure(wanted: Table, row: Row, scale: Scale, extra: Sequence[str]) -> Co
     Raises:
         ConfigurationError: a setting is not understood, or the table needs a dataset that was not given.
     """
-    quick = wanted.configuration == "quickstart.yaml"
-    smaller = scale.quickstart if quick else scale.paper
+    smaller = scale.settings.get(wanted.configuration, ())
     if wanted.paper_networks:
         smaller += scale.paper_networks
     overrides = [*row.overrides, *smaller, *extra, "run.devices=1"]
     configuration = load(CONFIGURATIONS / wanted.configuration, overrides)
-    if not quick and "kitti" in configuration.data.roots and len(configuration.data.validation) == 1:
+    of_paper = wanted.configuration == "paper.yaml"
+    if of_paper and "kitti" in configuration.data.roots and len(configuration.data.validation) == 1:
         overrides.append("data.validation.kitti={dataset: kitti}")  # in every table: the runs are shared
         configuration = load(CONFIGURATIONS / wanted.configuration, overrides)
     if wanted.validation >= len(configuration.data.validation):
@@ -349,11 +395,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _render(wanted: Table, results: list[tuple[Row, dict[str, float] | str]], *, comparable: bool) -> rich.table.Table:
     shown = rich.table.Table(title=wanted.title)
+    of_paper = wanted.configuration == "paper.yaml"
     for heading in wanted.headings:
         shown.add_column(heading)
     for score, heading in SCORE_COLUMNS.items():
         shown.add_column(heading, justify="right")
-        if score != "mask_iou":  # the paper does not report it
+        if of_paper and score != "mask_iou":  # the paper does not report it
             shown.add_column("paper", justify="right", style="dim")
     for row, result in results:
         cells = list(row.label)
@@ -361,7 +408,7 @@ def _render(wanted: Table, results: list[tuple[Row, dict[str, float] | str]], *,
             value = math.nan if isinstance(result, str) else result[score]
             paper = dict(row.paper).get(score) if comparable else None
             cells.append("-" if math.isnan(value) else f"{100 * value:.1f}")
-            if score != "mask_iou":
+            if of_paper and score != "mask_iou":
                 cells.append("-" if paper is None else f"{paper:.1f}")
         shown.add_row(*cells)
     return shown

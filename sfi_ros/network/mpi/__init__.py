@@ -87,7 +87,9 @@ def _fills_ring(boundary: Boundary) -> bool:
 
 
 def _is_exporting() -> bool:
-    """Whether a file is being made, which will run where our operator does not exist."""
-    if not hasattr(torch.compiler, "is_exporting"):  # PyTorch 2.6, which does not tell export from compile
-        return torch.compiler.is_compiling() or torch.jit.is_tracing()
-    return torch.compiler.is_exporting() or torch.jit.is_tracing() or torch.onnx.is_in_onnx_export()
+    """Whether a file is being made, which will run where our operator does not exist; both ONNX exporters count."""
+    return _exports() or torch.jit.is_tracing()
+
+
+# PyTorch 2.6 does not tell export from compile, which then gets the plain tensor operations, too.
+_exports = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
