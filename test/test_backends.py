@@ -13,7 +13,7 @@ from sfi_ros.inference.backends import open_model
 from sfi_ros.inference.camera_network import CameraNetwork
 from sfi_ros.inference.compiled_network import CompiledNetwork
 from sfi_ros.inference.cuda_pipeline import decide
-from sfi_ros.inference.fused_network import OneDnnConv, onednn_is_available
+from sfi_ros.inference.fused_network import OneDnnConv, OneDnnPointwise, onednn_is_available
 from sfi_ros.network import checkpoint, zoo
 from sfi_ros.network.mpi import max_pool_inpaint
 from sfi_ros.network.outputs import SceneLogits
@@ -46,6 +46,8 @@ def test_fused_network_equals_the_plain_one(name, street):
     network = trained_looking(name)
     camera = CameraNetwork(network, CPU, torch.float32).use_onednn()
     assert not any(isinstance(part, torch.nn.BatchNorm2d | torch.nn.Conv2d) for part in camera.modules())
+    sequences = [part for part in camera.modules() if isinstance(part, torch.nn.Sequential)]
+    assert not any(isinstance(part, torch.nn.Identity) for sequence in sequences for part in sequence)
     for images in (street, street[..., :64, :130], torch.cat([street, street.flip(-1)])):
         got, expected = camera(images), network(normalize(images))
         for one, other in ((got.background, expected.background), (got.foreground, expected.foreground)):
@@ -63,13 +65,15 @@ def test_the_original_network_is_left_alone(street):
 
 
 @needs_onednn
+@pytest.mark.parametrize(("kind", "kernel"), [(OneDnnConv, 3), (OneDnnConv, 1), (OneDnnPointwise, 1)])
 @torch.inference_mode()
-def test_weight_layouts_are_kept_for_the_last_few_sizes_only():
-    plain = torch.nn.Conv2d(8, 16, 3, padding=1)
-    conv = OneDnnConv(plain, ("relu", ()))
+def test_weight_layouts_are_kept_for_the_last_few_sizes_only(kind, kernel):
+    plain = torch.nn.Conv2d(8, 16, kernel, padding=kernel // 2)
+    conv = kind(plain, ("relu", ()))
     for width in (*range(10, 30), 10):
-        features = torch.randn(1, 8, 12, width)
+        features = torch.randn(2, 8, 12, width)
         torch.testing.assert_close(conv(features), plain(features).relu())
+        torch.testing.assert_close(conv(features.contiguous(memory_format=torch.channels_last)), plain(features).relu())
         assert len(conv._layouts) <= OneDnnConv.KEPT_LAYOUTS
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -56,7 +57,7 @@ class CpuPipeline:
         logits = self._network(resized)
         inferred = time.perf_counter()
         size = (height, width) if at_input_size else (resized.shape[-2], resized.shape[-1])
-        probabilities = to_probabilities(logits).mul_(255).round_().to(torch.uint8).contiguous().numpy()
+        probabilities = _as_bytes(to_probabilities(logits).numpy())
         decided = [_decide(planes, size, threshold) for planes in probabilities]
         timing = Timing(preprocessed - began, inferred - preprocessed, time.perf_counter() - inferred)
         return [Scene(*arrays, timing) for arrays in decided]
@@ -76,14 +77,22 @@ def _decide(planes: np.ndarray, size: tuple[int, int], threshold: float) -> tupl
     Probabilities, not classes, are resized, so that borders are smooth; as bytes, they resize several times faster
     than as floats. Every plane is decided on by itself: NumPy has no fast argmax over three.
     """
-    height, width = size
     if planes.shape[1:] != size:
-        objects, road, sidewalk, other = (cv2.resize(plane, (width, height)) for plane in planes)
-    else:
-        objects, road, sidewalk, other = planes
+        enlarged = np.empty((len(planes), *size), np.uint8)  # OpenCV's own memory is new to the process every time
+        for plane, out in zip(planes, enlarged, strict=True):
+            cv2.resize(plane, size[::-1], dst=out)
+        planes = enlarged
+    objects, road, sidewalk, other = planes
     best_of_two = np.maximum(road, sidewalk)
     is_sidewalk = (sidewalk > road).view(np.uint8)
     is_other = (other > best_of_two).view(np.uint8)
-    classes = np.maximum(is_sidewalk, is_other << 1, out=is_sidewalk)
+    classes = np.maximum(is_sidewalk, 2 * is_other, out=is_sidewalk)
     confidence = np.maximum(best_of_two, other, out=best_of_two)
-    return (objects > 255 * threshold).view(np.uint8), classes, confidence
+    foreground = objects > math.floor(255 * threshold)  # of whole numbers: a comparison with a float is slow
+    return foreground.view(np.uint8), classes, confidence
+
+
+def _as_bytes(probabilities: np.ndarray) -> np.ndarray:
+    """(N, 4, h, w) float32 of 0..1 -> uint8 of 0..255, rounded."""
+    width = probabilities.shape[-1]
+    return cv2.convertScaleAbs(probabilities.reshape(-1, width), alpha=255).reshape(probabilities.shape)

@@ -50,13 +50,38 @@ def onednn_is_available() -> bool:
     return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
 
 
-def use_onednn(module: nn.Module) -> None:
-    """Replaces all convolutions below `module`, in place, and the activations that follow them directly."""
+def use_onednn(network: nn.Module) -> None:
+    """Replaces all convolutions of `network`, in place, and the activations that follow them directly.
+
+    Parts that do nothing in evaluation are taken out of sequences: calling a hundred of them takes a millisecond.
+    """
+    _replace_convolutions(network)
+    _shorten_sequences(network)
+
+
+def _replace_convolutions(module: nn.Module) -> None:
     for name, child in list(module.named_children()):
         if isinstance(child, nn.Conv2d):
-            setattr(module, name, OneDnnConv(child, _take_activation(module, name)))
+            kind = OneDnnPointwise if _is_pointwise(child) else OneDnnConv
+            setattr(module, name, kind(child, _take_activation(module, name)))
         else:
-            use_onednn(child)
+            _replace_convolutions(child)
+
+
+def _is_pointwise(conv: nn.Conv2d) -> bool:
+    return conv.kernel_size == (1, 1) and conv.stride == (1, 1) and conv.padding == (0, 0) and conv.groups == 1
+
+
+def _shorten_sequences(module: nn.Module) -> None:
+    """Drops what does nothing from sequences, and sequences around a single part."""
+    for name, child in list(module.named_children()):
+        _shorten_sequences(child)
+        if isinstance(child, nn.Sequential):
+            for part_name, part in list(child.named_children()):
+                if isinstance(part, nn.Identity | nn.modules.dropout._DropoutNd):
+                    delattr(child, part_name)
+            if len(child) == 1:
+                setattr(module, name, child[0])
 
 
 def _fold_batch_norms(sequence: nn.Sequential) -> None:
@@ -102,22 +127,38 @@ class OneDnnConv(nn.Module):
         self.geometry = (list(conv.padding), list(conv.stride), list(conv.dilation), conv.groups)
         self.weight = conv.weight.detach()
         self.bias = None if conv.bias is None else conv.bias.detach()
-        self.activation = activation
+        self.activation = (activation[0], list(activation[1]), "")
         self._layouts: dict[torch.Size, Tensor] = {}
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, in, h, w) -> (N, out, h', w')."""
-        weight = self._layouts.get(features.shape)
-        if weight is None:
-            weight = self._lay_out(features.shape)
-        name, parameters = self.activation
-        return torch.ops.mkldnn._convolution_pointwise(
-            features, weight, self.bias, *self.geometry, name, list(parameters), ""
+        weight = self._weight_for(features.shape)
+        return torch.ops.mkldnn._convolution_pointwise.default(
+            features, weight, self.bias, *self.geometry, *self.activation
         )
 
-    def _lay_out(self, size: torch.Size) -> Tensor:
-        if len(self._layouts) == self.KEPT_LAYOUTS:
-            del self._layouts[next(iter(self._layouts))]
-        weight = torch.ops.mkldnn._reorder_convolution_weight(self.weight, *self.geometry, list(size))
-        self._layouts[size] = weight
+    def _weight_for(self, size: torch.Size) -> Tensor:
+        weight = self._layouts.get(size)
+        if weight is None:
+            if len(self._layouts) == self.KEPT_LAYOUTS:
+                del self._layouts[next(iter(self._layouts))]
+            weight = self._layouts[size] = self._lay_out(size)
         return weight
+
+    def _lay_out(self, size: torch.Size) -> Tensor:
+        return torch.ops.mkldnn._reorder_convolution_weight(self.weight, *self.geometry, list(size))
+
+
+class OneDnnPointwise(OneDnnConv):
+    """The same for a 1x1 convolution: a matrix product over pixels, which is never slower and starts sooner."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, in, h, w) -> (N, out, h, w), channels last."""
+        weight = self._weight_for(features.shape)
+        pixels = features.permute(0, 2, 3, 1)
+        product = torch.ops.mkldnn._linear_pointwise.default(pixels, weight, self.bias, *self.activation)
+        return product.permute(0, 3, 1, 2)
+
+    def _lay_out(self, size: torch.Size) -> Tensor:
+        n, _, h, w = size
+        return torch.ops.mkldnn._reorder_linear_weight(self.weight.flatten(1), n * h * w)

@@ -36,9 +36,11 @@ def fill_by_rings(features: Tensor, mask: Tensor, fill_ring: bool) -> Tensor:
     dilated = dilate(mask)
     if dilated.any():
         distance = _distance(dilated[:, 0].numpy())
-        for pixels, sources in _rings(distance):
+        for number, (pixels, sources) in enumerate(_rings(distance)):
             values = rows.index_select(0, sources.flatten()).view(*sources.shape, c).amax(1)
-            rows[pixels] = values.clamp_min_(0.0)  # F·B is zero at the pixel itself
+            if number == 0:
+                values.clamp_min_(0.0)  # F·B is zero at the pixel itself; later rings are maxima of this one
+            rows.index_copy_(0, pixels, values)
         if distance.max() == FAR:
             rows[torch.from_numpy(distance.ravel() == FAR)] = 0.0
         if not fill_ring:
