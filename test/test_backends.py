@@ -13,7 +13,14 @@ from sfi_ros.inference.backends import open_model
 from sfi_ros.inference.camera_network import CameraNetwork
 from sfi_ros.inference.compiled_network import CompiledNetwork
 from sfi_ros.inference.cuda_pipeline import decide
-from sfi_ros.inference.fused_network import OneDnnConv, OneDnnPointwise, onednn_is_available
+from sfi_ros.inference.fused_network import (
+    OneDnnConv,
+    OneDnnPointwise,
+    folded,
+    folded_for_onednn,
+    onednn_is_available,
+    rounded,
+)
 from sfi_ros.network import checkpoint, zoo
 from sfi_ros.network.mpi import max_pool_inpaint
 from sfi_ros.network.outputs import SceneLogits
@@ -44,7 +51,7 @@ def trained_looking(name: str):
 @torch.inference_mode()
 def test_fused_network_equals_the_plain_one(name, street):
     network = trained_looking(name)
-    camera = CameraNetwork(network, CPU, torch.float32).use_onednn()
+    camera = CameraNetwork(folded_for_onednn(network, torch.float32), CPU, torch.float32)
     assert not any(isinstance(part, torch.nn.BatchNorm2d | torch.nn.Conv2d) for part in camera.modules())
     sequences = [part for part in camera.modules() if isinstance(part, torch.nn.Sequential)]
     assert not any(isinstance(part, torch.nn.Identity) for sequence in sequences for part in sequence)
@@ -59,7 +66,7 @@ def test_fused_network_equals_the_plain_one(name, street):
 def test_the_original_network_is_left_alone(street):
     network = trained_looking("fast-mobilenetv2")
     before = network(normalize(street))
-    CameraNetwork(network, CPU, torch.bfloat16).use_onednn()(street)
+    CameraNetwork(folded_for_onednn(network, torch.bfloat16), CPU, torch.bfloat16)(street)
     after = network(normalize(street))
     assert torch.equal(before.background, after.background)
 
@@ -69,12 +76,36 @@ def test_the_original_network_is_left_alone(street):
 @torch.inference_mode()
 def test_weight_layouts_are_kept_for_the_last_few_sizes_only(kind, kernel):
     plain = torch.nn.Conv2d(8, 16, kernel, padding=kernel // 2)
-    conv = kind(plain, ("relu", ()))
+    conv = kind(plain, ("relu", ()), torch.float32)
     for width in (*range(10, 30), 10):
         features = torch.randn(2, 8, 12, width)
         torch.testing.assert_close(conv(features), plain(features).relu())
         torch.testing.assert_close(conv(features.contiguous(memory_format=torch.channels_last)), plain(features).relu())
         assert len(conv._layouts) <= OneDnnConv.KEPT_LAYOUTS
+
+
+def test_filters_are_rounded_such_that_their_sums_stay():
+    torch.manual_seed(0)
+    weight = torch.randn(16, 4, 3, 3)
+    got = rounded(weight, torch.bfloat16)
+    assert got.dtype == torch.bfloat16 and got.shape == weight.shape
+    sums = weight.double().sum((2, 3))
+    error, plain = (abs(w.double().sum((2, 3)) - sums).mean() for w in (got, weight.bfloat16()))
+    assert error < plain / 4
+    assert (got.float() - weight).abs().max() < 2**-6 * weight.abs().max(), "no weight is far from what it was"
+    assert torch.equal(rounded(weight, torch.float32), weight)
+
+
+@needs_onednn
+@torch.inference_mode()
+def test_biases_are_added_in_float32():
+    plain = torch.nn.Conv2d(8, 16, 3)
+    plain.weight.zero_()
+    plain.bias.copy_(torch.linspace(0, 1, 16))
+    conv = OneDnnConv(plain, ("none", ()), torch.bfloat16)
+    assert conv.bias.dtype == torch.float32
+    features = torch.ones(1, 8, 6, 6, dtype=torch.bfloat16)
+    assert torch.equal(conv(features)[0, :, 0, 0], plain.bias.bfloat16())
 
 
 @torch.inference_mode()
@@ -83,7 +114,8 @@ def test_what_the_gpu_computes_equals_the_cpu_pipeline(street):
     model = open_model(DEFAULT_WEIGHTS, device="cpu", precision="float32")
     engine = InferenceEngine(model, input_height=64)
     image = street[0].permute(1, 2, 0).contiguous()
-    network = CameraNetwork(checkpoint.load(DEFAULT_WEIGHTS).network, CPU, torch.float32)
+    plain = checkpoint.load(DEFAULT_WEIGHTS).network
+    network = CameraNetwork(folded(plain, CPU, torch.float32), CPU, torch.float32)
     for output_size in ("input", "network"):
         engine.output_size = output_size
         scene = engine(image.numpy())

@@ -17,6 +17,7 @@ from sfi_ros.inference.compiled_network import CompiledNetwork
 from sfi_ros.inference.cpu_pipeline import CpuPipeline, NetworkRunner
 from sfi_ros.inference.cuda_pipeline import CudaPipeline
 from sfi_ros.inference.device import choose_device, choose_precision
+from sfi_ros.inference.fused_network import folded, folded_for_onednn, onednn_is_available
 from sfi_ros.inference.scene import Scene
 from sfi_ros.inference.weights import load_weights
 from sfi_ros.network.checkpoint import Metadata
@@ -97,12 +98,12 @@ def open_model(
             f"{name} was trained with mask_source='given': it predicts no mask of its own, so it cannot run on a "
             "camera alone"
         )
-    network = CameraNetwork(checkpoint.network, chosen, dtype)
-    run: NetworkRunner = network
-    if backend == "compile":
-        run = CompiledNetwork(network, chosen)
-    elif chosen.type == "cpu":
-        run = network.use_onednn()
+    if backend == "pytorch" and chosen.type == "cpu" and onednn_is_available():
+        network = folded_for_onednn(checkpoint.network, dtype)
+    else:
+        network = folded(checkpoint.network, chosen, dtype)
+    camera = CameraNetwork(network, chosen, dtype)
+    run: NetworkRunner = CompiledNetwork(camera, chosen) if backend == "compile" else camera
     pipeline = CpuPipeline(run) if chosen.type == "cpu" else CudaPipeline(run, chosen)
     return Model(pipeline, checkpoint.metadata, name, backend, chosen, dtype)
 

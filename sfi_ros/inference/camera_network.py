@@ -5,16 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from sfi_ros.inference.fused_network import folded, onednn_is_available, use_onednn
 from sfi_ros.network.outputs import SceneLogits
 from sfi_ros.network.preprocessing import normalization
 
 
 class CameraNetwork(nn.Module):
-    """Normalisation, and a copy of a network with its batch norms folded.
+    """Normalisation, and a network of the zoo as `fused_network` makes it.
 
     Args:
-        network: of the zoo.
+        network: on `device`, in `dtype`.
         device: where it runs.
         dtype: what it computes in.
     """
@@ -25,7 +24,7 @@ class CameraNetwork(nn.Module):
     def __init__(self, network: nn.Module, device: torch.device, dtype: torch.dtype):
         super().__init__()
         self.dtype = dtype
-        self.network = folded(network, device, dtype)
+        self.network = network
         scale, shift = normalization(device)  # kept here: a CUDA graph cannot copy constants from the host
         self.register_buffer("scale", scale)
         self.register_buffer("shift", shift)
@@ -34,9 +33,3 @@ class CameraNetwork(nn.Module):
         """(N, 3, h, w) RGB of range 0..255, bytes or floating point -> logits of size (h, w)."""
         normalized = torch.addcmul(self.shift, images.float(), self.scale).to(self.dtype)
         return self.network(normalized.contiguous(memory_format=torch.channels_last))
-
-    def use_onednn(self) -> CameraNetwork:
-        """Computes every convolution and its activation as one oneDNN primitive from now on, where there is oneDNN."""
-        if onednn_is_available():
-            use_onednn(self.network)
-        return self
