@@ -32,7 +32,8 @@ from benchmarks.workers import LITERAL, Case, Times, Worker, describe
 from sfi_ros.inference.device import choose_device, choose_precision
 from sfi_ros.network import zoo
 
-BACKENDS = ("pytorch", "compile", "onnxruntime")
+BACKENDS = ("pytorch", "compile", "onnxruntime", "tensorrt")
+FOR_ONNX = ("onnxruntime", "tensorrt")
 FRAMES = 8  # different ones, in turn
 TOGETHER = 6  # rows that are measured in the same rounds, so many processes are alive
 
@@ -138,7 +139,7 @@ def _start(worker: Worker, folder: Path, options: argparse.Namespace) -> None:
     boundary = {"boundary": "raw"} if case.backend == LITERAL else {}
     weights = stand_ins.weights_for(case.network, folder, **boundary)
     frames = _frames(case.source, folder, options)
-    if case.backend == "onnxruntime":
+    if case.backend in FOR_ONNX:
         try:
             weights = stand_ins.exported(weights, case.input, folder)
         except (RuntimeError, ValueError) as error:  # no exporter is installed, or it does not know this network
@@ -218,7 +219,8 @@ def _cases(options: argparse.Namespace) -> list[Case]:
     every = ["float32", "bfloat16"] if device.type == "cpu" else ["float32", "float16", "bfloat16"]
     precisions = options.precisions or (every if options.all else list(dict.fromkeys(["float32", native])))
     networks = options.networks or (list(zoo.NAMES) if options.all else ["fast-mobilenetv2", "fast-resnet18"])
-    backends = options.backends or (list(BACKENDS) if options.all else ["pytorch"])
+    here = [name for name in BACKENDS if name != "tensorrt" or device.type == "cuda"]
+    backends = options.backends or (here if options.all else ["pytorch"])
     batches = options.cameras or options.batches or ([1, 2, 4] if options.all else [1])
     heights = options.heights or ([256, 512] if options.all else [256])
     return [
@@ -226,7 +228,7 @@ def _cases(options: argparse.Namespace) -> list[Case]:
         for source, height, network, backend, precision, batch in itertools.product(
             options.source, heights, networks, backends, precisions, batches
         )
-        if backend != "onnxruntime" or precision in ("auto", "float32")  # an exported network has numbers of its own
+        if backend not in FOR_ONNX or precision in ("auto", "float32")  # an exported network has numbers of its own
     ]
 
 

@@ -177,7 +177,7 @@ def serve(connection: Connection, case: Case, weights: Path, frames_file: Path) 
             times.foreground = [scene.foreground_share for scene in scenes]
             if engine.device.type == "cpu":
                 times.memory = _peak_resident() - before
-            elif case.backend != "onnxruntime":  # whose memory PyTorch knows nothing of
+            elif case.backend not in ("onnxruntime", "tensorrt"):  # whose memory PyTorch knows nothing of
                 times.memory = torch.cuda.max_memory_allocated(engine.device)
             connection.send(("times", times))
     except EOFError:

@@ -51,7 +51,7 @@ ARGUMENTS = [
         "precision", default_value="", description="auto, float32, float16 or bfloat16; empty: params_file"
     ),
     DeclareLaunchArgument(
-        "backend", default_value="", description="auto, pytorch, compile or onnxruntime; empty: params_file"
+        "backend", default_value="", description="auto, pytorch, compile, onnxruntime or tensorrt; empty: params_file"
     ),
     DeclareLaunchArgument("image_transport", default_value="", description="raw or compressed; empty: params_file"),
     DeclareLaunchArgument("output_size", default_value="", description="input or network; empty: params_file"),

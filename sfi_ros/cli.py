@@ -31,6 +31,7 @@ from sfi_ros import __version__
 from sfi_ros.bags import BagSource, infer_bag, is_bag
 from sfi_ros.inference import BACKENDS, DefaultWeightsMissing, InferenceEngine
 from sfi_ros.inference.export import MAX_SIDE, export_onnx, export_program
+from sfi_ros.inference.onnx_network import read_exported
 from sfi_ros.network import checkpoint
 from sfi_ros.recorder import Recorder
 from sfi_ros.sharding import PartOfImages, Shard, SharedFolder, device_of_process, output_folders
@@ -97,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_engine_options(bag)
     bag.set_defaults(command=_bag)
 
-    info = commands.add_parser("info", help="say what a checkpoint is")
+    info = commands.add_parser("info", help="say what a checkpoint or an exported .onnx is")
     info.add_argument("weights", type=Path, metavar="WEIGHTS")
     info.add_argument("--json", action="store_true", help="print JSON")
     info.set_defaults(command=_info)
@@ -343,16 +344,24 @@ def _print_summary(summary: dict, output: Path) -> None:
 
 
 def _info(arguments: argparse.Namespace) -> int:
-    metadata = checkpoint.load(arguments.weights).metadata  # loading it proves that the file is whole
+    facts = _facts(arguments.weights)
     if arguments.json:
-        print(json.dumps(asdict(metadata), indent=2))
+        print(json.dumps(facts, indent=2))
         return 0
     table = Table(title=str(arguments.weights), show_header=False)
-    for name, value in asdict(metadata).items():
+    for name, value in facts.items():
         text = json.dumps(value) if isinstance(value, dict) else str(value)
         table.add_row(name, text)
     Console().print(table)
     return 0
+
+
+def _facts(weights: Path) -> dict[str, Any]:
+    """The metadata of a checkpoint or an exported file; loading it proves that the file is whole."""
+    if weights.suffix != ".onnx":
+        return asdict(checkpoint.load(weights).metadata)
+    metadata, record = read_exported(weights)
+    return asdict(metadata) | {"exported": asdict(record)}
 
 
 def _convert(arguments: argparse.Namespace) -> int:

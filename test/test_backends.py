@@ -165,7 +165,8 @@ def test_compile_without_a_compiler_is_refused(monkeypatch):
     [
         ({"backend": "tensorflow"}, "unknown backend 'tensorflow'; use auto, pytorch"),
         ({"backend": "onnxruntime"}, "cannot run the default weights: make one with `sfi export`"),
-        ({"weights": "net.onnx", "backend": "pytorch"}, "cannot run net.onnx: use backend 'onnxruntime'"),
+        ({"weights": "net.onnx", "backend": "pytorch"}, "cannot run net.onnx: use backend 'auto', 'onnxruntime'"),
+        ({"backend": "tensorrt"}, "cannot run the default weights: make one with `sfi export`"),
         ({"threads": 0}, "threads must be at least 1"),
     ],
 )

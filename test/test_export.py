@@ -193,6 +193,13 @@ def test_engine_runs_it(exported):
     assert (got.background == expected.background).mean() > 0.999
 
 
+def test_info_reads_it(exported, capsys):
+    assert main(["info", str(exported), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["name"] == "fast-mobilenetv2"
+    assert facts["exported"]["weights"] == DEFAULT_WEIGHTS.name
+
+
 def test_file_says_what_it_is(exported):
     metadata, record = read_exported(exported)
     assert metadata == checkpoint.read_metadata(DEFAULT_WEIGHTS)
@@ -316,6 +323,11 @@ def test_foreign_files(exported, tmp_path):
         onnx.save(proto, tmp_path / "foreign.onnx")
         with pytest.raises(CheckpointError, match=message):
             OnnxNetwork(tmp_path / "foreign.onnx", device=CPU)
+
+
+def test_tensorrt_needs_a_gpu_and_says_so(exported):
+    with pytest.raises(ValueError, match="provider 'tensorrt' does not run on device 'cpu'"):
+        InferenceEngine.load(exported, device="cpu", backend="tensorrt")
 
 
 def test_providers(exported):

@@ -22,7 +22,9 @@ from sfi_ros.inference.scene import Scene
 from sfi_ros.inference.weights import load_weights
 from sfi_ros.network.checkpoint import Metadata
 
-BACKENDS: Final = ("auto", "pytorch", "compile", "onnxruntime")
+BACKENDS: Final = ("auto", "pytorch", "compile", "onnxruntime", "tensorrt")
+
+_FOR_ONNX: Final = ("onnxruntime", "tensorrt")
 
 
 class Pipeline(Protocol):
@@ -42,7 +44,7 @@ class Model:
         pipeline: runs it.
         metadata: of the checkpoint.
         weights_name: what to call its weights.
-        backend: "pytorch", "compile" or "onnxruntime".
+        backend: one of `BACKENDS` but "auto".
         device: where it runs.
         dtype: what it computes in.
     """
@@ -71,8 +73,9 @@ def open_model(
         precision: see `device.choose_precision`.
         backend: "pytorch": on a CPU convolution, batch norm and activation as one oneDNN primitive, on a GPU a CUDA
             graph. "compile": the same, its kernels made by `torch.compile`; needs a C++ compiler on a CPU and takes
-            its time at the first image. "onnxruntime": for `.onnx` files, in the numbers that they hold. "auto":
-            "onnxruntime" for an `.onnx` file, else "pytorch".
+            its time at the first image. "onnxruntime": for `.onnx` files, in the numbers that they hold.
+            "tensorrt": these on a GPU through ONNX Runtime's TensorRT, which compiles for minutes at the first run.
+            "auto": "onnxruntime" for an `.onnx` file, else "pytorch".
         threads: see `InferenceEngine.load`.
 
     Raises:
@@ -83,14 +86,14 @@ def open_model(
     is_onnx = weights is not None and Path(weights).suffix == ".onnx"
     if backend == "auto":
         backend = "onnxruntime" if is_onnx else "pytorch"
-    if is_onnx != (backend == "onnxruntime"):
-        remedy = "use backend 'onnxruntime' or 'auto'" if is_onnx else "make one with `sfi export`"
+    if is_onnx != (backend in _FOR_ONNX):
+        remedy = "use backend 'auto', 'onnxruntime' or 'tensorrt'" if is_onnx else "make one with `sfi export`"
         raise ValueError(f"backend {backend!r} cannot run {weights or 'the default weights'}: {remedy}")
     if threads is not None:
         _bound_threads(threads)
     chosen = choose_device(device)
-    if backend == "onnxruntime":
-        return _open_onnx(Path(str(weights)), chosen, precision, threads)
+    if is_onnx:
+        return _open_onnx(Path(str(weights)), backend, chosen, precision, threads)
     dtype = choose_precision(precision, chosen)
     checkpoint, name = load_weights(weights)
     if checkpoint.network.options.mask_source == "given":
@@ -108,13 +111,14 @@ def open_model(
     return Model(pipeline, checkpoint.metadata, name, backend, chosen, dtype)
 
 
-def _open_onnx(path: Path, device: torch.device, precision: str, threads: int | None) -> Model:
+def _open_onnx(path: Path, backend: str, device: torch.device, precision: str, threads: int | None) -> Model:
     if precision not in ("auto", "float32"):
         raise ValueError(f"an exported network computes in float32; got precision {precision!r}: use auto")
     from sfi_ros.inference.onnx_network import OnnxNetwork  # ONNX Runtime is optional
 
-    network = OnnxNetwork(path, device=device, threads=threads)
-    return Model(CpuPipeline(network), network.metadata, path.name, "onnxruntime", device, torch.float32)
+    provider = "tensorrt" if backend == "tensorrt" else None  # None: that of the device
+    network = OnnxNetwork(path, device=device, threads=threads, provider=provider)
+    return Model(CpuPipeline(network), network.metadata, path.name, backend, device, torch.float32)
 
 
 def _bound_threads(threads: int) -> None:
