@@ -92,6 +92,19 @@ def test_the_quickstart_comparison_shows_untrained_control_and_ours(
     assert all(0 <= float(row[3]) <= 100 for row in body)
 
 
+def test_ablations_change_one_thing_in_each_row(output: Path, capsys: pytest.CaptureFixture) -> None:
+    body = cells(printed(capsys, "ablations", output, "--list"))
+    assert not body
+    body = cells(printed(capsys, "ablations", output))
+    rows = experiments.ablation_rows()
+    assert [row[0] for row in body] == [row.label[0] for row in rows]
+    assert all(len(row) == 4 and 0 <= float(row[1]) <= 100 for row in body), "no column of the paper's"
+    for scale in ("tiny", "full"):
+        wanted = table("ablations", SCALES[scale])
+        plain, *changed = (fingerprint(configure(wanted, row, SCALES[scale], ())) for row in wanted.rows)
+        assert len({plain, *changed}) == len(rows), "every row changes something"
+
+
 def test_a_run_in_its_own_folder_is_used(tmp_path: Path) -> None:
     scale = SCALES["smoke"]
     wanted = table("quickstart-comparison", scale)
