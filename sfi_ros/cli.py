@@ -34,7 +34,7 @@ from sfi_ros.inference.export import MAX_SIDE, export_onnx, export_program
 from sfi_ros.inference.onnx_network import read_exported
 from sfi_ros.network import checkpoint
 from sfi_ros.recorder import Recorder
-from sfi_ros.sharding import PartOfImages, Shard, SharedFolder, device_of_process, output_folders
+from sfi_ros.sharding import Shard, SharedFolder, device_of_process, output_folders
 from sfi_ros.sources import UNSEEN_SEED, Frame, ImageSource, Source, Unreadable, open_source
 
 INTERRUPTED = 130  # the shell's number for a run that Ctrl-C ended
@@ -208,14 +208,14 @@ def _run(arguments: argparse.Namespace) -> int:
 def _run_part(arguments: argparse.Namespace, engine: InferenceEngine, source: str, shared: SharedFolder) -> int:
     whole = open_source(source)
     assert isinstance(whole, ImageSource)
-    part = PartOfImages(whole, shared.shard)
+    part = whole.part(shared.shard.part(whole.length))
     summary = _record(arguments, engine, part, source, shared.part)
     if summary["interrupted"]:
         console.print(f"interrupted: run shard {shared.shard} of {source} again", highlight=False, soft_wrap=True)
         return INTERRUPTED
     console.print(f"shard {shared.shard} of {source}: {summary['frames']} frames", highlight=False, soft_wrap=True)
     settings = {key: summary[key] for key in ("source", "weights", "network", "precision", "backend", "input_height")}
-    merged = shared.finish(part.names_of_all, part.rate, **settings, size=arguments.size, images=whole.length)
+    merged = shared.finish(whole.names, part.rate, **settings, size=arguments.size, images=whole.length)
     if merged is not None:
         _require_frames(merged, source)
         console.print(f"{merged['frames']} frames; results in {shared.output}", highlight=False, soft_wrap=True)

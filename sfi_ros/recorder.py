@@ -125,20 +125,29 @@ class Recorder:
             self._write("comparison", frame.name, cv2.cvtColor(side_by_side(panels), cv2.COLOR_RGB2BGR))
 
 
+def check_folder(folder: Path) -> None:
+    """Accept a folder for results: one that is not there, is empty, or holds those of an earlier run.
+
+    Raises:
+        RecorderError: it holds files that no run of ours has written.
+    """
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    try:
+        ours = json.loads((folder / SUMMARY).read_text(encoding="utf-8")).get("made_by") == "sfi run"
+    except (OSError, ValueError, AttributeError):
+        ours = False
+    if not ours:
+        raise RecorderError(f"{folder} holds other files than results of `sfi run`; name an empty or new folder")
+
+
 def _prepare(folder: Path) -> None:
     try:
+        check_folder(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        if not any(folder.iterdir()):
-            return
-        try:
-            ours = json.loads((folder / SUMMARY).read_text(encoding="utf-8")).get("made_by") == "sfi run"
-        except (OSError, ValueError, AttributeError):
-            ours = False
-        if not ours:
-            raise RecorderError(f"{folder} holds other files than results of `sfi run`; name an empty or new folder")
         for name in _FOLDERS:
             shutil.rmtree(folder / name, ignore_errors=True)
-        (folder / SUMMARY).unlink()
+        (folder / SUMMARY).unlink(missing_ok=True)
     except RecorderError:
         raise
     except OSError as error:

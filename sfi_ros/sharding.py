@@ -20,8 +20,8 @@ from typing import Any, Final
 
 import cv2
 
-from sfi_ros.recorder import SUMMARY, Recorder, RecorderError
-from sfi_ros.sources import SYNTHETIC, ImageSource, SourceError
+from sfi_ros.recorder import SUMMARY, Recorder, RecorderError, check_folder
+from sfi_ros.sources import SYNTHETIC, SourceError
 
 _TIMES: Final = ("frames_per_second", "latency_ms", "stages_ms_p50", "device")
 """What a summary says about the process that wrote it; it says nothing about a folder that several have shared."""
@@ -107,19 +107,6 @@ def output_folders(sources: Sequence[str], output: Path) -> list[Path]:
     return [output / name for name in names]
 
 
-class PartOfImages(ImageSource):
-    """The images of a folder that are a shard's; named as in the whole.
-
-    Attributes:
-        names_of_all: of all images of the folder, in order.
-    """
-
-    def __init__(self, whole: ImageSource, shard: Shard):
-        part, self.names_of_all = shard.part(len(whole._paths)), whole._names
-        self._paths, self._names = whole._paths[part], whole._names[part]
-        self.rate, self.length = whole.rate, len(self._paths)
-
-
 class SharedFolder:
     """The results of one folder of images that several processes share.
 
@@ -135,8 +122,7 @@ class SharedFolder:
     """
 
     def __init__(self, output: Path, shard: Shard):
-        if output.is_dir() and any(output.iterdir()) and not (output / SUMMARY).is_file():
-            raise RecorderError(f"{output} holds other files than results of `sfi run`; name an empty or new folder")
+        check_folder(output)
         self.output, self.shard = output.resolve(), shard
         self._parts = self.output.with_name(self.output.name + ".parts")
         self._done(shard.number).unlink(missing_ok=True)

@@ -90,17 +90,27 @@ def open_source(source: str | Path, *, seed: int = UNSEEN_SEED) -> Source:
 
 
 class ImageSource:
-    """Image files, in the order given."""
+    """Image files, in the order given.
+
+    Attributes:
+        names: of the frames.
+    """
 
     def __init__(self, paths: list[Path], rate: float = 10.0):
         self._paths, self.rate, self.length = paths, rate, len(paths)
         stems = [path.stem for path in paths]
         # a.png beside a.jpg: their results must not overwrite each other
-        self._names = [path.name if stems.count(path.stem) > 1 else path.stem for path in paths]
+        self.names = [path.name if stems.count(path.stem) > 1 else path.stem for path in paths]
+
+    def part(self, part: slice) -> ImageSource:
+        """Some of the images, named as in the whole."""
+        source = ImageSource(self._paths[part], self.rate)
+        source.names = self.names[part]
+        return source
 
     def __iter__(self) -> Iterator[Frame | Unreadable]:
         """Read one file after the other; 16-bit and grey images become 8-bit RGB."""
-        for name, path in zip(self._names, self._paths, strict=True):
+        for name, path in zip(self.names, self._paths, strict=True):
             image = cv2.imread(str(path), cv2.IMREAD_COLOR)
             if image is None:
                 yield Unreadable(str(path), "not an image that OpenCV can decode")
