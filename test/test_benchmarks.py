@@ -248,7 +248,7 @@ def test_a_process_that_dies_is_named(weights, frames, tmp_path):
     ("words", "message"),
     [
         (["--networks", "fast-resnet17"], "unknown fast-resnet17; known are paper-resnet18"),
-        (["--backends", "tensorrt"], "unknown tensorrt"),
+        (["--backends", "tensorflow"], "unknown tensorflow"),
         (["--backends", "onnxruntime", "--precisions", "bfloat16"], "ONNX Runtime computes in float32"),
         (["--batches", "0"], "must be 1 or more"),
         (["--source", "1080p"], "invalid _sizes value"),
