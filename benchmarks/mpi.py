@@ -165,6 +165,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     device = torch.device(options.device)
     on_gpu = device.type == "cuda"
+    if on_gpu:
+        torch.cuda.set_device(device)  # streams, graphs and events are the current device's
     name = torch.cuda.get_device_name(device) if on_gpu else f"CPU, {torch.get_num_threads()} threads"
     table = tables.Table(f"mpi {device.type}", f"MPI on {name}", COLUMNS + (GPU_COLUMNS if on_gpu else ()))
     for size in SIZES:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -11,8 +13,8 @@ import torch
 from sfi_ros.inference import DEFAULT_WEIGHTS, InferenceEngine
 from sfi_ros.inference.backends import open_model
 from sfi_ros.inference.camera_network import CameraNetwork
-from sfi_ros.inference.compiled_network import CompiledNetwork
-from sfi_ros.inference.cuda_pipeline import decide
+from sfi_ros.inference.compiled_network import KEPT_SIZES, CompiledNetwork
+from sfi_ros.inference.cuda_pipeline import KEPT_GRAPHS, copy_to_pinned, cudnn_tries_its_algorithms, decide
 from sfi_ros.inference.fused_network import (
     OneDnnConv,
     OneDnnPointwise,
@@ -186,6 +188,55 @@ def test_threads_are_bounded_by_the_cores():
         torch.set_num_threads(before)
 
 
+def test_cudnn_is_asked_to_choose_and_stays_on():
+    """`torch.backends.cudnn.flags(benchmark=True)`, which reads as if it did this, switches cuDNN off."""
+    before = torch.backends.cudnn.benchmark
+    with cudnn_tries_its_algorithms():
+        assert torch.backends.cudnn.enabled
+        assert torch.backends.cudnn.benchmark
+    assert torch.backends.cudnn.benchmark == before
+
+
+@pytest.mark.parametrize("kind", ["plain", "rows of a larger one", "flipped", "read only"])
+def test_any_array_is_copied_for_the_upload(street, kind):
+    image = street[0].permute(1, 2, 0).contiguous().numpy()
+    read_only = image.copy()
+    read_only.flags.writeable = False
+    image = {"plain": image, "rows of a larger one": image[5:50, 7:90], "flipped": image[:, ::-1]}.get(kind, read_only)
+    pinned = torch.zeros(image.shape, dtype=torch.uint8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        copy_to_pinned(image, pinned)
+    assert np.array_equal(pinned.numpy(), image)
+
+
+@torch.inference_mode()
+def test_sizes_of_all_compiled_networks_are_counted_together(street, monkeypatch):
+    resets = []
+    monkeypatch.setattr(CompiledNetwork, "_compiled", set())
+    monkeypatch.setattr(torch, "compile", lambda network, **_: network)
+    monkeypatch.setattr(torch.compiler, "reset", lambda: resets.append(True))
+    first, second = (CompiledNetwork(Tiny().eval(), torch.device("meta")) for _ in range(2))
+    for width in range(40, 40 + KEPT_SIZES // 2):
+        for network in (first, second, first):
+            network(street[..., :width])
+    assert not resets
+    second(street)
+    assert len(resets) == 1
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_one_engine_serves_two_threads_and_many_sizes():
+    pictures = [SyntheticStreet(seed=3, width=width, height=96).frame(2).image for width in range(160, 170)]
+    engine = InferenceEngine.load(device="cuda", input_height=64)
+    expected = [scene.background for scene in engine(pictures)]  # more sizes than graphs are kept
+    with ThreadPoolExecutor(2) as pool:
+        for scenes in pool.map(lambda _: engine(pictures), range(4)):
+            for scene, background in zip(scenes, expected, strict=True):
+                assert (scene.background == background).mean() > 0.99
+    assert len(engine._pipeline._graphs) == KEPT_GRAPHS
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("backend", ["pytorch", "compile"])
 def test_cuda_graphs_keep_up_with_sizes_batches_and_thresholds(backend):
@@ -198,6 +249,7 @@ def test_cuda_graphs_keep_up_with_sizes_batches_and_thresholds(backend):
         for expected, got in zip(on_cpu(together), on_gpu(together), strict=True):
             assert (expected.background == got.background).mean() > 0.98
             assert (expected.foreground == got.foreground).mean() > 0.98
+    on_gpu(pictures[1])  # a batch of its own size
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
     kept = on_gpu(pictures[0])

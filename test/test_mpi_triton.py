@@ -143,7 +143,12 @@ def test_compiles_with_wide_loads_and_long_offsets(pointer, ones, capability):
     pointers = dict.fromkeys(("features", "in_rows", "in_columns", "out"), pointer)
     pointers |= dict.fromkeys(("row_gaps", "column_gaps", "distance"), "*i32") | {"mask": "*u8"}
     constants = {"channel": ["channel_stride"], "pixel": ["pixel_stride"], "all": ["c", "h", "w", "pixel_stride"]}[ones]
-    blocks = {"FILL_RING": ones != "all", "BLOCK": 4, "STEP": 4, "CHANNELS": 256 // (4 if pointer == "*fp32" else 2)}
+    blocks = {
+        "FILL_RING": ones != "all",
+        "BLOCK": 1 if ones == "all" else 4,
+        "STEP": 4,
+        "CHANNELS": 256 // (4 if pointer == "*fp32" else 2),
+    }
     for kernel in ("line_gaps", "distances", "maxima_of_three", "fill"):
         function = getattr(triton_fill, kernel)
         names = list(function.arg_names)
@@ -165,11 +170,12 @@ def test_compiles_with_wide_loads_and_long_offsets(pointer, ones, capability):
 # --- what only a GPU can show ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @needs_gpu
-def test_this_gpu_runs_the_kernels():
+def test_this_gpu_runs_the_kernels(dtype):
     from sfi_ros.network.mpi.triton_fill import fill_on_gpu
 
-    assert operator._gpu_implementation() is fill_on_gpu
+    assert operator._gpu_implementation(torch.device("cuda", 0), dtype) is fill_on_gpu
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels last"])

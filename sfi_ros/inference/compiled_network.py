@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from typing import Final
+from typing import ClassVar, Final
 
 import torch
 from torch import Tensor
@@ -15,7 +15,8 @@ from sfi_ros.network.outputs import SceneLogits
 logger = logging.getLogger(__name__)
 
 KEPT_SIZES: Final = 8
-"""Past that many sizes of the input all are forgotten: TorchDynamo would run further ones uncompiled and not say so."""
+"""Past that many sizes of the input, of all networks of a process together, all are forgotten: TorchDynamo would run
+further ones uncompiled and not say so."""
 
 
 class CompiledNetwork:
@@ -32,20 +33,22 @@ class CompiledNetwork:
         RuntimeError: a CPU without a C++ compiler, which TorchInductor needs there.
     """
 
+    _compiled: ClassVar[set[tuple[int, torch.Size]]] = set()
+
     def __init__(self, network: CameraNetwork, device: torch.device):
         if device.type == "cpu" and not any(map(shutil.which, ("c++", "g++", "clang++"))):
             raise RuntimeError("backend 'compile' needs a C++ compiler on a CPU: install g++, or use backend 'pytorch'")
         # Freezing lets the compiler lay out the weights for the processor, which is most of what it gains on a CPU.
         self._network = torch.compile(network, dynamic=False, options={"freezing": device.type == "cpu"})
-        self._sizes: set[torch.Size] = set()
 
     def __call__(self, images: Tensor) -> SceneLogits:
         """(N, 3, h, w) RGB of range 0..255 -> logits of size (h, w)."""
-        if images.shape not in self._sizes:
-            if len(self._sizes) == KEPT_SIZES:
+        key = (id(self), images.shape)
+        if key not in self._compiled:
+            if len(self._compiled) == KEPT_SIZES:
                 torch.compiler.reset()
-                self._sizes.clear()
+                self._compiled.clear()
             n, _, height, width = images.shape
             logger.warning("compiling the network for %d image(s) of %dx%d; this can take minutes", n, width, height)
-            self._sizes.add(images.shape)
+            self._compiled.add(key)
         return self._network(images)

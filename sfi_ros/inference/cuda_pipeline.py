@@ -1,14 +1,20 @@
 """From images to masks on a GPU: one CUDA graph for each size, from the image's bytes to the decided classes.
 
 A graph replays a fixed sequence of kernels on fixed memory: a frame costs one launch instead of some hundred, and
-memory does not grow. It is captured at the first frames of each size; the graphs of the last few sizes are kept.
+memory does not grow. It is captured at the first frame of each size, which takes a second or more; the graphs of the
+last few sizes are kept.
+
+Results lie in pinned memory, which becomes the scenes' own: who keeps scenes keeps that. Copy them to collect many.
 """
 
 from __future__ import annotations
 
+import logging
+import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,7 +31,15 @@ from sfi_ros.network.preprocessing import network_size, resize_images
 KEPT_GRAPHS: Final = 8
 """For that many combinations of batch, image size, network height and output size memory is held on the GPU."""
 
+MOST_UNDER_WAY: Final = 2
+"""Groups of images: one is computed while another is uploaded or downloaded. More would only hold memory."""
+
 _WARM_UP_RUNS: Final = 3
+
+_CAPTURING: Final = threading.Lock()
+"""A capture fails when anybody waits for the whole GPU meanwhile, as the beginning of another capture does."""
+
+logger = logging.getLogger(__name__)
 
 
 def decide(
@@ -55,7 +69,7 @@ def decide(
 
 
 class CudaPipeline:
-    """Runs one network on one GPU.
+    """Runs one network on one GPU; threads that share it wait for each other.
 
     Args:
         network: on the GPU; maps (N, 3, h, w) of range 0..255 to logits of that size.
@@ -65,6 +79,7 @@ class CudaPipeline:
     def __init__(self, network: Callable[[Tensor], SceneLogits], device: torch.device):
         self._network, self._device = network, device
         self._graphs: OrderedDict[tuple[int | bool, ...], _Graph] = OrderedDict()
+        self._lock = threading.Lock()
 
     def __call__(
         self, groups: Sequence[Sequence[np.ndarray]], input_height: int, at_input_size: bool, threshold: float
@@ -74,9 +89,17 @@ class CudaPipeline:
         Groups of different sizes are under way at the same time: while one is computed, the next is uploaded and the
         previous one downloaded.
         """
+        with self._lock:
+            return self._infer(groups, input_height, at_input_size, threshold)
+
+    def _infer(
+        self, groups: Sequence[Sequence[np.ndarray]], input_height: int, at_input_size: bool, threshold: float
+    ) -> list[Scene]:
         under_way: OrderedDict[_Graph, _Download] = OrderedDict()
         scenes: list[list[Scene]] = [[] for _ in groups]
         for number, images in enumerate(groups):
+            if len(under_way) == MOST_UNDER_WAY:
+                self._finish(under_way.popitem(last=False)[1], scenes)
             began = time.perf_counter()
             graph = self._graph_for(images, input_height, at_input_size)
             if graph in under_way:  # its memory is in use until then
@@ -100,14 +123,21 @@ class CudaPipeline:
         if graph is None:
             if len(self._graphs) == KEPT_GRAPHS:
                 self._graphs.popitem(last=False)
-            shape = (len(images), *images[0].shape)
-            graph = _Graph(
-                shape,
-                lambda batch, limit: decide(batch, limit, self._network, input_height, at_input_size),
-                self._device,
-            )
+            graph = self._captured((len(images), *images[0].shape), input_height, at_input_size)
         self._graphs[key] = graph
         return graph
+
+    def _captured(self, shape: tuple[int, ...], input_height: int, at_input_size: bool) -> _Graph:
+        def compute(batch: Tensor, threshold: Tensor) -> Tensor:
+            return decide(batch, threshold, self._network, input_height, at_input_size)
+
+        try:
+            return _Graph(shape, compute, self._device)
+        except torch.cuda.OutOfMemoryError as error:
+            logger.warning("the GPU's memory is full (%s): forgetting the graphs of other sizes", error)
+        self._graphs.clear()
+        torch.cuda.empty_cache()
+        return _Graph(shape, compute, self._device)
 
 
 @dataclass
@@ -131,23 +161,26 @@ class _Graph:
         self._threshold = torch.full((), 0.5, device=device)
         self._graph = torch.cuda.CUDAGraph()
         self._download = torch.empty(0, dtype=torch.uint8)
-        torch.cuda.synchronize(device)
-        with torch.cuda.stream(self._stream), torch.backends.cudnn.flags(benchmark=True):
+        with _CAPTURING, torch.cuda.stream(self._stream), cudnn_tries_its_algorithms():
+            torch.cuda.synchronize(device)
             for _ in range(_WARM_UP_RUNS):  # compiles kernels and lets cuDNN choose its algorithms
                 compute(self._images, self._threshold)
             self._stream.synchronize()
-            with torch.cuda.graph(self._graph, stream=self._stream):
+            # "thread_local": what other threads allocate meanwhile does no harm.
+            with torch.cuda.graph(self._graph, stream=self._stream, capture_error_mode="thread_local"):
                 self._result = compute(self._images, self._threshold)
 
     def start(self, images: Sequence[np.ndarray], threshold: float) -> None:
         """Upload, compute and download on this graph's stream; returns when the images' memory is free again."""
-        for slot, image in zip(self._upload.numpy(), images, strict=True):
-            np.copyto(slot, image)
         self._host_threshold.fill_(threshold)
         # New pinned memory for each result: it becomes the scene's, which saves a copy. PyTorch recycles it.
         self._download = torch.empty(self._result.shape, dtype=torch.uint8, pin_memory=True)
         with torch.cuda.stream(self._stream):
-            self._images.copy_(self._upload, non_blocking=True)
+            for image, pinned, uploaded in zip(images, self._upload, self._images, strict=True):
+                middle = len(image) // 2
+                for rows in (slice(0, middle), slice(middle, None)):  # one half is sent while the other is copied
+                    copy_to_pinned(image[rows], pinned[rows])
+                    uploaded[rows].copy_(pinned[rows], non_blocking=True)
             self._threshold.copy_(self._host_threshold, non_blocking=True)
             self._graph.replay()
             self._download.copy_(self._result, non_blocking=True)
@@ -156,3 +189,22 @@ class _Graph:
         """(N, 3, *size) uint8: the results of what was started last."""
         self._stream.synchronize()
         return self._download.numpy()
+
+
+def copy_to_pinned(image: np.ndarray, pinned: Tensor) -> None:
+    """Copy (H, W, 3) bytes into a tensor of that shape, on all threads where PyTorch can read the array."""
+    if image.flags.writeable and min(image.strides) > 0:
+        pinned.copy_(torch.from_numpy(image))
+    else:
+        np.copyto(pinned.numpy(), image)
+
+
+@contextmanager
+def cudnn_tries_its_algorithms() -> Iterator[None]:
+    """Let cuDNN measure which of its algorithms is fastest. (`cudnn.flags(benchmark=True)` switches cuDNN off.)"""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before

@@ -35,7 +35,7 @@ def resize_images(images: Tensor, size: tuple[int, int]) -> Tensor:
     if images.shape[-2:] == torch.Size(size):
         return images
     if not images.is_floating_point() and images.device.type != "cpu":
-        images = images.float()  # CUDA resizes floating point only
+        images = images.to(torch.float32, memory_format=torch.contiguous_format)  # all that CUDA's kernel knows
     return F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)
 
 

@@ -40,22 +40,27 @@ inpaint.register_kernel("cpu")(fill_by_rings)
 @inpaint.register_kernel("cuda")
 def _(features: Tensor, mask: Tensor, fill_ring: bool) -> Tensor:
     has_kernel = features.dtype in (torch.float32, torch.float16, torch.bfloat16)
-    fill = _gpu_implementation() if has_kernel else fill_by_windows
+    fill = _gpu_implementation(features.device, features.dtype) if has_kernel else fill_by_windows
     return fill(features, mask, fill_ring)
 
 
 @functools.cache
-def _gpu_implementation() -> Callable[[Tensor, Tensor, bool], Tensor]:
+def _gpu_implementation(device: torch.device, dtype: torch.dtype) -> Callable[[Tensor, Tensor, bool], Tensor]:
     """The Triton kernels where they run, else tensor operations: slower, but also without waiting for the GPU."""
     try:
         from sfi_ros.network.mpi.triton_fill import fill_on_gpu
 
-        pixel = torch.zeros(1, 1, 1, 1, device="cuda")
-        fill_on_gpu(pixel, pixel > 0, True)
+        features = torch.zeros(1, 64, 8, 16, device=device, dtype=dtype)
+        fill_on_gpu(features, features[:, :1] > 0, True)
+    except torch.cuda.OutOfMemoryError:
+        raise  # says nothing about Triton
     except Exception as error:  # whatever is wrong with Triton here, a robot should drive on
         log.warning(
-            "Max-pooling as inpainting runs slower than it could on this GPU, because Triton does not work: %s. "
-            "Remedy: `pip install triton` in the version that your PyTorch names, and a C compiler (gcc).",
+            "Max-pooling as inpainting in %s runs slower than it could on %s, because Triton does not work: %s. "
+            "Remedy: `pip install triton` in the version that your PyTorch names, a C compiler (gcc) and Python's "
+            "headers (python3-dev).",
+            dtype,
+            device,
             error,
         )
         return fill_by_windows
