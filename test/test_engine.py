@@ -10,10 +10,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sfi_ros.inference import DEFAULT_WEIGHTS, DefaultWeightsMissing, InferenceEngine, Scene, device, weights
+from sfi_ros.inference import (
+    DEFAULT_WEIGHTS,
+    DefaultWeightsMissing,
+    InferenceEngine,
+    Scene,
+    cpu_pipeline,
+    device,
+    weights,
+)
 from sfi_ros.network import checkpoint, zoo
 from sfi_ros.network.checkpoint import CheckpointError
-from sfi_ros.network.preprocessing import normalize
+from sfi_ros.network.preprocessing import network_size, normalize
 from sfi_ros.synthetic import SyntheticStreet
 
 
@@ -118,6 +126,22 @@ def test_list_keeps_order_and_sizes(trained, image):
         assert (batched.background == single.background).mean() > 0.999
         assert (batched.foreground == single.foreground).mean() > 0.999
     assert engine([]) == []
+
+
+def test_many_images_are_inferred_in_several_passes(trained, image, monkeypatch):
+    engine = InferenceEngine.load(trained, device="cpu", precision="float32")
+    images = [np.ascontiguousarray(np.roll(image, 11 * number, axis=1)) for number in range(5)]
+    expected, passes = engine(images), []
+    network = engine._pipeline._network
+    monkeypatch.setattr(engine._pipeline, "_network", lambda part: passes.append(len(part)) or network(part))
+    h, w = network_size(*image.shape[:2], engine.input_height)
+    for pixels, lengths in ((2 * h * w, [2, 2, 1]), (1, [1] * 5)):
+        monkeypatch.setattr(cpu_pipeline, "PIXELS_PER_PASS", pixels)
+        passes.clear()
+        for one, other in zip(engine(images), expected, strict=True):
+            assert (one.background == other.background).mean() > 0.999
+            assert (one.foreground == other.foreground).mean() > 0.999
+        assert passes == lengths
 
 
 def test_views_that_are_not_contiguous(trained, image):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Sequence
+from typing import Final
 
 import cv2
 import numpy as np
@@ -18,6 +20,11 @@ from sfi_ros.network.preprocessing import network_size, resize_images
 
 NetworkRunner = Callable[[Tensor], SceneLogits]
 """(N, 3, h, w) uint8 RGB, channels last, on the CPU -> logits of that size, floating point, on the CPU."""
+
+
+PIXELS_PER_PASS: Final = 2**18
+"""Two images of 512x256. What a network makes of more no longer fits the caches: eight such images take longer in one
+pass than in four, and need more memory (docs/performance.md, several cameras)."""
 
 
 class CpuPipeline:
@@ -50,25 +57,29 @@ class CpuPipeline:
         self, images: Sequence[np.ndarray], input_height: int, at_input_size: bool, threshold: float
     ) -> list[Scene]:
         began = time.perf_counter()
-        batch = _as_tensor(images)
-        height, width = batch.shape[-2:]
-        resized = resize_images(batch, network_size(height, width, input_height))
+        height, width = images[0].shape[:2]
+        small = network_size(height, width, input_height)
+        resized = torch.cat([resize_images(_as_tensor(image), small) for image in images])
         preprocessed = time.perf_counter()
-        logits = self._network(resized)
+        passes = [self._network(part) for part in resized.split(_images_per_pass(resized))]
         inferred = time.perf_counter()
-        size = (height, width) if at_input_size else (resized.shape[-2], resized.shape[-1])
-        probabilities = _as_bytes(to_probabilities(logits).numpy())
-        decided = [_decide(planes, size, threshold) for planes in probabilities]
+        size = (height, width) if at_input_size else small
+        probabilities = [_as_bytes(to_probabilities(logits).numpy()) for logits in passes]
+        decided = [_decide(planes, size, threshold) for planes in itertools.chain(*probabilities)]
         timing = Timing(preprocessed - began, inferred - preprocessed, time.perf_counter() - inferred)
         return [Scene(*arrays, timing) for arrays in decided]
 
 
-def _as_tensor(images: Sequence[np.ndarray]) -> Tensor:
-    """Images of one size as (N, 3, H, W) uint8, channels last: the bytes are not rearranged."""
-    arrays = images[0][None] if len(images) == 1 else np.stack(images)
-    if not (arrays.flags.c_contiguous and arrays.flags.writeable):  # PyTorch shares memory with neither
-        arrays = arrays.copy()
-    return torch.from_numpy(arrays).permute(0, 3, 1, 2)
+def _images_per_pass(images: Tensor) -> int:
+    """How many of these (N, 3, h, w) images the network takes at once."""
+    return max(1, PIXELS_PER_PASS // (images.shape[-2] * images.shape[-1]))
+
+
+def _as_tensor(image: np.ndarray) -> Tensor:
+    """An image as (1, 3, H, W) uint8, channels last: its bytes are not rearranged."""
+    if not (image.flags.c_contiguous and image.flags.writeable):  # PyTorch shares memory with neither
+        image = image.copy()
+    return torch.from_numpy(image[None]).permute(0, 3, 1, 2)
 
 
 def _decide(planes: np.ndarray, size: tuple[int, int], threshold: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
