@@ -10,12 +10,14 @@ import importlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import cv2
 import numpy as np
 
+from sfi_ros.background_work import READ_AHEAD, ahead
 from sfi_ros.encodings import ImageError, decode_compressed, to_rgb
 from sfi_ros.sources import Frame, SourceError, Unreadable
 from sfi_ros.visualization import overlay
@@ -167,22 +169,39 @@ def infer_bag(
     with rosbag2.Writer(output, version=9, storage_plugin=plugin) as writer:
         topics = {**RESULTS, OVERLAY: IMAGE} if with_overlay else RESULTS
         connections = {name: writer.add_connection(name, kind, typestore=store) for name, kind in topics.items()}
-        for done, (at, message) in enumerate(camera.messages(), start=1):
-            try:
-                image = decode(message)
-                scene = engine(image)
-            except (ImageError, ValueError) as error:  # the engine refuses images of an absurd shape
-                rejected.append(f"image {done} of {camera.topic}: {error}")
+        results = ahead(_inferred(camera, engine, with_overlay, total), READ_AHEAD)
+        for done, (at, header, result) in enumerate(results, start=1):
+            if isinstance(result, Exception):
+                rejected.append(f"image {done} of {camera.topic}: {result}")
             else:
-                pictures = _pictures(scene, image, with_overlay)
-                for name, picture in pictures.items():
-                    result = _image(store, message.header, picture)
-                    writer.write(connections[name], at, store.serialize_cdr(result, IMAGE))
+                for name, picture in result.items():
+                    writer.write(connections[name], at, store.serialize_cdr(_image(store, header, picture), IMAGE))
                 frames += 1
             progress(done, total)
-            if done == total:
-                break
     return BagSummary(camera.topic, frames, rejected)
+
+
+def _decoded(camera: BagSource, count: int) -> Iterator[tuple[int, Any, np.ndarray | ImageError]]:
+    """Time of recording, header, and pixels or why there are none, of the first images."""
+    for at, message in islice(camera.messages(), count):
+        try:
+            yield at, message.header, decode(message)
+        except ImageError as error:  # noqa: PERF203 - one bad image is no reason to lose the others
+            yield at, message.header, error
+
+
+def _inferred(
+    camera: BagSource, engine: InferenceEngine, with_overlay: bool, count: int
+) -> Iterator[tuple[int, Any, dict[str, np.ndarray] | ValueError]]:
+    """Time of recording, header, and results or why there are none, of the first images."""
+    for at, header, image in ahead(_decoded(camera, count), READ_AHEAD):
+        if isinstance(image, ImageError):
+            yield at, header, image
+            continue
+        try:
+            yield at, header, _pictures(engine(image), image, with_overlay)
+        except ValueError as error:  # the engine refuses images of an absurd shape
+            yield at, header, error
 
 
 def _pictures(scene: Scene, image: np.ndarray, with_overlay: bool) -> dict[str, np.ndarray]:

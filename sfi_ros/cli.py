@@ -28,8 +28,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from sfi_ros import __version__
+from sfi_ros.background_work import READ_AHEAD, ahead
 from sfi_ros.bags import BagSource, infer_bag, is_bag
 from sfi_ros.inference import BACKENDS, DefaultWeightsMissing, InferenceEngine
+from sfi_ros.inference.device import available_cores
 from sfi_ros.inference.export import MAX_SIDE, export_onnx, export_program
 from sfi_ros.inference.onnx_network import read_exported
 from sfi_ros.network import checkpoint
@@ -38,6 +40,7 @@ from sfi_ros.sharding import Shard, SharedFolder, device_of_process, output_fold
 from sfi_ros.sources import UNSEEN_SEED, Frame, ImageSource, Source, Unreadable, open_source
 
 INTERRUPTED = 130  # the shell's number for a run that Ctrl-C ended
+MOST_ENCODERS = 8  # threads
 SYNTHETIC_FRAMES = 100  # the street has no end; without --limit a run does
 
 _COLUMNS = (TextColumn("frames"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -227,7 +230,7 @@ def _record(
 ) -> dict[str, Any]:
     """Infers a source into a folder; returns the summary."""
     limit = arguments.limit or (SYNTHETIC_FRAMES if source.length is None else None)
-    recorder = Recorder(output, source.rate)
+    recorder = Recorder(output, source.rate, min(arguments.threads or available_cores(), MOST_ENCODERS))
     skipped: list[str] = []
     with _ctrl_c_noted() as interrupted:
         for frame in _progress(source, limit):
@@ -318,7 +321,7 @@ def _progress(source: Source, limit: int | None) -> Iterator[Frame | Unreadable]
     with Progress(*_COLUMNS, console=console) as progress:
         task = progress.add_task("", total=total)
         given = 0
-        for frame in source:
+        for frame in ahead(source, READ_AHEAD):
             yield frame
             given += isinstance(frame, Frame)
             progress.update(task, completed=given)

@@ -6,12 +6,14 @@ import json
 import math
 import shutil
 import time
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Final
 
 import cv2
 import numpy as np
 
+from sfi_ros.background_work import Behind
 from sfi_ros.inference import Scene
 from sfi_ros.scores import RegionScores
 from sfi_ros.sources import Frame
@@ -30,16 +32,20 @@ class RecorderError(OSError):
 class Recorder:
     """Collects the results of one run in one folder.
 
+    Pictures are made and encoded by threads of its own, while the caller infers the next frames.
+
     Args:
         folder: made if it is not there; results of an earlier run in it are removed.
         rate: of the video, in frames per second.
+        threads: that encode pictures; one more writes the video, whose frames have an order.
 
     Raises:
         RecorderError: it cannot be made, or holds files that no run of ours has written.
     """
 
-    def __init__(self, folder: Path, rate: float):
+    def __init__(self, folder: Path, rate: float, threads: int = 1):
         self.folder, self._rate = folder, rate
+        self._pictures, self._in_order = Behind(threads, 2 * threads), Behind(1, 2 * threads)
         self._video: cv2.VideoWriter | None = None
         self._video_size: tuple[int, int] | None = None
         self._seconds: list[tuple[float, float, float]] = []
@@ -50,25 +56,29 @@ class Recorder:
 
     @property
     def frames(self) -> int:
-        """Scenes written so far."""
+        """Scenes added so far."""
         return len(self._seconds)
 
     def add(self, frame: Frame, scene: Scene) -> None:
-        """Write one scene."""
-        image = _resized(frame.image, scene.foreground.shape)
-        picture = overlay(image, scene.foreground, scene.background)
-        self._write("foreground", frame.name, scene.foreground * 255)
-        self._write("background", frame.name, scene.background)
-        self._write("overlay", frame.name, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), ".jpg")
-        self._add_to_video(picture)
-        if frame.truth is not None:
-            self._score(frame, image, scene, frame.truth)
+        """Write one scene, now or soon.
+
+        Raises:
+            RecorderError: an earlier scene could not be written.
+        """
+        picture = self._pictures.call(self._write_pictures, frame, scene)
+        self._in_order.call(self._follow, frame, scene, picture, self.frames % _COMPARISON_EVERY == 0)
         timing = scene.timing
         self._seconds.append((timing.preprocess, timing.network, timing.postprocess))
         self._shares.append(scene.foreground_share)
 
     def close(self, **facts: Any) -> dict[str, Any]:
-        """Finish the video and write the summary: `facts` and what was measured. Returns the summary."""
+        """Finish the video and write the summary: `facts` and what was measured. Returns the summary.
+
+        Raises:
+            RecorderError: a scene could not be written.
+        """
+        self._pictures.finish()
+        self._in_order.finish()
         if self._video is not None:
             self._video.release()
         wall = time.perf_counter() - self._began
@@ -92,6 +102,21 @@ class Recorder:
         (self.folder / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
         return summary
 
+    def _write_pictures(self, frame: Frame, scene: Scene) -> np.ndarray:
+        """Write what one scene looks like; returns its overlay."""
+        image = _resized(frame.image, scene.foreground.shape)
+        picture = overlay(image, scene.foreground, scene.background)
+        self._write("foreground", frame.name, scene.foreground * 255)
+        self._write("background", frame.name, scene.background)
+        self._write("overlay", frame.name, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), ".jpg")
+        return picture
+
+    def _follow(self, frame: Frame, scene: Scene, picture: Future[np.ndarray], compare: bool) -> None:
+        """What goes from frame to frame."""
+        self._add_to_video(picture.result())
+        if frame.truth is not None:
+            self._score(frame, scene, frame.truth, compare)
+
     def _write(self, kind: str, name: str, image: np.ndarray, suffix: str = ".png") -> None:
         path = self.folder / kind / f"{name}{suffix}"
         path.parent.mkdir(exist_ok=True)
@@ -110,14 +135,14 @@ class Recorder:
             picture = cv2.resize(picture, self._video_size, interpolation=cv2.INTER_AREA)
         self._video.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
 
-    def _score(self, frame: Frame, image: np.ndarray, scene: Scene, truth: SyntheticFrame) -> None:
+    def _score(self, frame: Frame, scene: Scene, truth: SyntheticFrame, compare: bool) -> None:
         self._scores = self._scores or RegionScores()
         true_foreground = _resized(truth.foreground, scene.foreground.shape, cv2.INTER_NEAREST)
         true_background = _resized(truth.background, scene.foreground.shape, cv2.INTER_NEAREST)
         self._scores.add(scene.foreground, scene.background, true_foreground, true_background)
-        if self.frames % _COMPARISON_EVERY == 0:
+        if compare:
             panels = {
-                "camera": image,
+                "camera": _resized(frame.image, scene.foreground.shape),
                 "foreground": cv2.merge([scene.foreground * 255] * 3),
                 "inpainted background": colorize(scene.background),
                 "true background": colorize(true_background),

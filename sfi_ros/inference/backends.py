@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from sfi_ros.inference.camera_network import CameraNetwork
 from sfi_ros.inference.compiled_network import CompiledNetwork
 from sfi_ros.inference.cpu_pipeline import CpuPipeline, NetworkRunner
 from sfi_ros.inference.cuda_pipeline import CudaPipeline
-from sfi_ros.inference.device import choose_device, choose_precision
+from sfi_ros.inference.device import available_cores, choose_device, choose_precision
 from sfi_ros.inference.fused_network import folded, folded_for_onednn, onednn_is_available
 from sfi_ros.inference.scene import Scene
 from sfi_ros.inference.weights import load_weights
@@ -124,7 +123,6 @@ def _open_onnx(path: Path, backend: str, device: torch.device, precision: str, t
 def _bound_threads(threads: int) -> None:
     if threads < 1:
         raise ValueError(f"threads must be at least 1; got {threads}")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    threads = min(threads, cores or 1)  # more threads than cores wait for each other
+    threads = min(threads, available_cores())  # more threads than cores wait for each other
     torch.set_num_threads(threads)
     cv2.setNumThreads(threads)

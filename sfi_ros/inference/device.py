@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from typing import Final
 
 import torch
@@ -55,6 +56,11 @@ def choose_precision(precision: str, device: torch.device) -> torch.dtype:
     if precision == "float16" and device.type == "cpu":
         raise ValueError("float16 is slower than float32 on a CPU; use float32, bfloat16 or auto")
     return PRECISIONS[precision]
+
+
+def available_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cuda_problem(device: torch.device) -> str | None:
