@@ -46,22 +46,25 @@ COLUMNS = (
     tables.Column("batch", "batch", identity=True),
     tables.Column("frames_per_second", "frames/s", ".1f"),
     tables.Column("ratio", "ratio", ".1f"),
-    tables.Column("p50_ms", "ms p50", ".1f"),
-    tables.Column("p95_ms", "p95", ".1f"),
+    tables.Column("p50_ms", "ms p50", ".2f"),
+    tables.Column("p95_ms", "p95", ".2f"),
     tables.Column("preprocess_ms", "pre", ".2f"),
     tables.Column("network_ms", "network", ".2f"),
     tables.Column("postprocess_ms", "post", ".2f"),
     tables.Column("memory_mb", "memory MB", ".0f"),
     tables.Column("gflop", "GFLOP", ".1f"),
     tables.Column("share_of_peak", "of peak", ".0%"),
+    tables.Column("share_of_bandwidth", "of bandwidth", ".0%"),
     tables.Column("floor_ms", "floor ms", ".2f"),
     tables.Column("foreground", "foreground", ".0%"),
 )
 NOTES = (
     "ratio: frames/s over those of the released network (first row) in the same rounds. pre, network, post: medians of "
     "the stages, ms per call.",
-    "memory: growth of the process's peak resident set, on a GPU torch.cuda.max_memory_allocated. GFLOP: per frame. of "
-    "peak: GFLOP in the network's stage over the measured peak rate.",
+    "memory: growth of the process's peak resident set, on a GPU torch.cuda.memory_reserved. GFLOP: per frame.",
+    "of peak: GFLOP in the network's stage over the measured peak rate. of bandwidth: what its convolutions read and "
+    "write in that stage over the measured copy bandwidth; what stays in caches counts, too. On a GPU upload and "
+    "download are in that stage as well.",
     "floor: the larger of all operations at that rate and all bytes that must move (weights, images, results) at copy "
     "bandwidth, ms per call. foreground: share of the pixels in the masks.",
 )
@@ -195,6 +198,7 @@ def _row(worker: Worker, times: Times, baseline: Times, peak: machine.Machine) -
         "memory_mb": times.memory / 1e6 if times.memory else None,
         "gflop": cost.flop / 1e9,
         "share_of_peak": float(case.batch * cost.flop / stages[1] / peak.peak(worker.precision)),
+        "share_of_bandwidth": float(case.batch * cost.traffic(worker.precision) / stages[1] / peak.bandwidth),
         "floor_ms": 1e3 * floor,
         "foreground": float(np.mean(times.foreground)),
     }
@@ -232,11 +236,6 @@ def _cases(options: argparse.Namespace) -> list[Case]:
     ]
 
 
-def _sizes(text: str) -> list[tuple[int, int]]:
-    """1920x1080,2160x1080 -> [(1920, 1080), (2160, 1080)]."""
-    return [(int(width), int(height)) for width, _, height in (part.partition("x") for part in text.split(","))]
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__,
@@ -250,7 +249,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--heights", type=tables.numbers, help="at which the network runs; default: 256")
     parser.add_argument("--all", action="store_true", help="the whole matrix where no list is given")
     parser.add_argument("--cameras", type=tables.numbers, help="instead of --batches: scaling over so many cameras")
-    parser.add_argument("--source", type=_sizes, default="1920x1080", help="WxH of the images (default: %(default)s)")
+    parser.add_argument(
+        "--source", type=tables.sizes, default="1920x1080", help="WxH of the images (default: %(default)s)"
+    )
     parser.add_argument("--images", type=Path, metavar="FOLDER", help="photos in place of the synthetic street")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     parser.add_argument("--threads", type=int, help="of the CPU; default: PyTorch's own choice")

@@ -63,6 +63,10 @@ class Cost:
         bus = max(read / up, written / down) / 1e9 if up and down else 0.0
         return max(images * self.flop / machine.peak(precision), moved / machine.bandwidth, bus)
 
+    def traffic(self, precision: str) -> int:
+        """Bytes that the convolutions of one image read and write, one after the other."""
+        return sum(layer.elements for layer in self.layers) * Machine.element_bytes(precision)
+
     def floor_by_layers(self, machine: Machine, precision: str) -> float:
         """Seconds below which no implementation can be that goes through memory between two convolutions."""
         size = machine.element_bytes(precision)

@@ -36,6 +36,8 @@ import torch
 from rich.console import Console
 from rich.markup import escape
 
+from sfi_ros.inference.device import available_cores
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("torch", "torchvision", "numpy", "opencv-python-headless", "opencv-python", "onnxruntime", "triton")
 
@@ -163,7 +165,7 @@ def machine() -> dict[str, Any]:
     """What this computer is, and how busy it was."""
     return {
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": available_cores(),
         "threads": torch.get_num_threads(),
         "load_average": os.getloadavg(),
         "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
@@ -192,6 +194,11 @@ def numbers(text: str) -> list[int]:
     if min(values) < 1:
         raise argparse.ArgumentTypeError(f"numbers must be 1 or more, not {text}")
     return values
+
+
+def sizes(text: str) -> list[tuple[int, int]]:
+    """The (width, height) of an option such as 1920x1080,2160x1080, for argparse's `type`."""
+    return [(int(width), int(height)) for width, _, height in (part.partition("x") for part in text.split(","))]
 
 
 def words(text: str) -> list[str]:

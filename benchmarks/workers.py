@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from benchmarks import released
+from benchmarks.memory import peak_resident
 from sfi_ros.inference import InferenceEngine
 from sfi_ros.network.preprocessing import network_size
 
@@ -157,7 +158,7 @@ def serve(connection: Connection, case: Case, weights: Path, frames_file: Path) 
     batches = itertools.cycle(
         [[frames[(start + i) % len(frames)] for i in range(case.batch)] for start in range(0, len(frames), case.batch)]
     )
-    before = _peak_resident()
+    before = peak_resident()
     try:
         engine = case.load(weights)
         engine(next(batches))
@@ -176,9 +177,9 @@ def serve(connection: Connection, case: Case, weights: Path, frames_file: Path) 
                 times.stages.append((timing.preprocess, timing.network, timing.postprocess))
             times.foreground = [scene.foreground_share for scene in scenes]
             if engine.device.type == "cpu":
-                times.memory = _peak_resident() - before
+                times.memory = peak_resident() - before
             elif case.backend not in ("onnxruntime", "tensorrt"):  # whose memory PyTorch knows nothing of
-                times.memory = torch.cuda.max_memory_allocated(engine.device)
+                times.memory = torch.cuda.memory_reserved(engine.device)
             connection.send(("times", times))
     except EOFError:
         return
@@ -189,11 +190,3 @@ def serve(connection: Connection, case: Case, weights: Path, frames_file: Path) 
 def describe(error: Exception) -> str:
     """Its kind and the first line of its message."""
     return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-
-
-def _peak_resident() -> int:
-    """Bytes of memory that this process had at most. (getrusage would count the parent's in a child.)"""
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return 0
-    return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) * 1024

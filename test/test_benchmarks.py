@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import engine, flops, machine, released, ros_latency, stand_ins, tables, workers
+from benchmarks import engine, flops, machine, offline, released, ros_latency, soak, stand_ins, tables, workers
 from sfi_ros.inference import InferenceEngine
 from sfi_ros.network import checkpoint, zoo
 from sfi_ros.network.preprocessing import normalize
@@ -169,6 +172,7 @@ def test_floor_is_what_takes_longest():
     behind_a_bus = a_machine(to_device_gbytes=2.0, from_device_gbytes=4.0)
     assert cost.floor(behind_a_bus, "float32", read=10**9) == pytest.approx(1 / 2)
     assert cost.floor_by_layers(a_machine(), "float32") == pytest.approx(4 / 10)
+    assert cost.traffic("bfloat16") == 2 * 10**9
 
 
 def test_machine_measures(small_machine, tmp_path):
@@ -251,7 +255,7 @@ def test_a_process_that_dies_is_named(weights, frames, tmp_path):
         (["--backends", "tensorflow"], "unknown tensorflow"),
         (["--backends", "onnxruntime", "--precisions", "bfloat16"], "ONNX Runtime computes in float32"),
         (["--batches", "0"], "must be 1 or more"),
-        (["--source", "1080p"], "invalid _sizes value"),
+        (["--source", "1080p"], "invalid sizes value"),
     ],
 )
 def test_wrong_options_are_named(words, message, capsys):
@@ -267,6 +271,74 @@ def test_groups_share_their_baseline_and_are_bounded():
     cases = [case for group in groups for case in group]
     # networks, heights, batches; two precisions of two backends, and ONNX Runtime in float32
     assert len(cases) == len(set(cases)) == len(zoo.NAMES) * 2 * 3 * (2 * 2 + 1)
+
+
+# --- memory ----------------------------------------------------------------------------------------------------------
+
+SMALL = ["--device", "cpu", "--sizes", "96x64,64x64,80x48", "--height", "32", "--rounds", "3", "--frames", "30"]
+
+
+def test_soak_script(tmp_path):
+    path = tmp_path / "soak.json"
+    soak.main([*SMALL, "--most-growth", "0.5", "--json", str(path)])
+    content = json.loads(path.read_text())
+    rows = content["tables"][0]["rows"]
+    assert [row["round"] for row in rows] == [0, 1, 2]
+    assert all(row["frames"] == 9 for row in rows)  # three sizes, alone and as pairs
+    assert all(row["equal"] == 1.0 and row["resident_mb"] > 100 for row in rows)
+    assert abs(content["growth"]["resident_mb"]) < 0.5
+
+
+def test_soak_finds_what_grows_and_what_changes(monkeypatch, capsys):
+    kept: list[np.ndarray] = []
+    infer = InferenceEngine.__call__
+
+    def leaking(self, images):
+        kept.append(np.ones(2 * 10**6))
+        return infer(self, images)
+
+    monkeypatch.setattr(InferenceEngine, "__call__", leaking)
+    with pytest.raises(SystemExit, match="memory grew by more than 5%"):
+        soak.main(SMALL)
+    kept.clear()
+
+    def forgetful(self, images):
+        kept.append(np.ones(0))
+        return infer(self, [np.zeros_like(image) for image in images] if len(kept) > 15 else images)
+
+    monkeypatch.setattr(InferenceEngine, "__call__", forgetful)
+    with pytest.raises(SystemExit, match="classes were not those of the first round"):
+        soak.main([*SMALL, "--most-growth", "0.5"])
+
+
+def test_growth_compares_later_rounds_with_earlier_ones():
+    rows = [{"mb": value} for value in (900.0, 100.0, 110.0, 99.0, 121.0)]
+    assert soak.growth(rows, "mb") == pytest.approx(0.1)
+
+
+def test_gpu_script_goes_on_and_names_what_failed(tmp_path):
+    script = Path(soak.__file__).with_name("on_gpu.sh")
+    environment = {**os.environ, "PYTHON": sys.executable, "DEVICE": "nonsense"}
+    command = ["bash", str(script), str(tmp_path), "machine", "soak"]
+    child = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert child.returncode == 1
+    assert "failed or out of time: machine soak" in child.stdout
+    for name in ("machine", "soak"):
+        assert "unknown device 'nonsense'" in (tmp_path / f"{name}.log").read_text()
+
+
+# --- offline ---------------------------------------------------------------------------------------------------------
+
+
+def test_offline_script(tmp_path):
+    path = tmp_path / "offline.json"
+    offline.main(["--device", "cpu", "--source", "96x64", "--frames", "6", "--processes", "1,2", "--json", str(path)])
+    one, two = json.loads(path.read_text())["tables"][0]["rows"]
+    assert (one["processes"], one["frames"], two["processes"], two["frames"]) == (1, 6, 2, 12)
+    assert one["over_one"] == 1.0
+    assert two["over_one"] == pytest.approx(two["frames_per_second"] / one["frames_per_second"])
+    with pytest.raises(SystemExit, match="cuda:77"):
+        offline.main(["--device", "cuda:77", "--source", "96x64", "--frames", "2", "--processes", "1"])
 
 
 # --- ROS -------------------------------------------------------------------------------------------------------------
