@@ -70,6 +70,7 @@ setup(
             "pre-commit>=4",
             "cmake>=3.20",
             "ninja>=1.11",
+            "nvidia-ml-py>=12",  # how busy a GPU is: benchmarks/training.py
         ],
     },
     entry_points={

@@ -105,11 +105,11 @@ class Stopwatch:
 
     def _watch_gpu(self) -> None:
         shares = []
-        try:
-            while not self._ended.wait(0.1):
+        try:  # NVML looks back up to a second: the first reading must not see the warm-up
+            while not self._ended.wait(0.1 if shares else 1.0):
                 shares.append(torch.cuda.utilization(self.device) / 100)
-        except ModuleNotFoundError as missing:
-            print(f"how busy the GPU was is not known: {missing}: pip install nvidia-ml-py", file=sys.stderr)
+        except Exception as error:  # no package, or whatever the driver says: everything else is measured all the same
+            print(f"how busy the GPU was is not known: {error} (needs nvidia-ml-py)", file=sys.stderr)
         self.gpu_busy = sum(shares) / len(shares) if shares else None
 
 
@@ -243,12 +243,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--height", type=int, default=256, help="of fast-mobilenetv2's images (default: %(default)s)")
     parser.add_argument("--paper-height", type=int, help="of paper-resnet18's images (default: 256, on a CPU 64)")
     parser.add_argument("--batch", type=int, default=8, help="images per step (default: %(default)s)")
-    parser.add_argument("--steps", type=int, help="that are measured (default: 100, on a CPU 3)")
+    parser.add_argument("--steps", type=int, help="that are measured (default: 300, on a CPU 3)")
     tables.add_options(parser)
     options = parser.parse_intermixed_args(arguments)
     on_gpu = options.device == "cuda" or (options.device == "auto" and torch.cuda.is_available())
     device = torch.device("cuda" if on_gpu else "cpu")
-    steps, warmup = options.steps or (100 if on_gpu else 3), 10 if on_gpu else 1
+    steps, warmup = options.steps or (300 if on_gpu else 3), 10 if on_gpu else 1
     paper_height = options.paper_height or (256 if on_gpu else 64)
 
     rows: list[tables.Row] = []

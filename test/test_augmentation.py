@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.transforms.v2 import functional as v2
 
+from training import augmentation
 from training.augmentation import AugmentationOptions, Draw, Draws, augment, augment_batch, augment_sample, draw
 from training.jpeg import jpeg
 
@@ -191,25 +192,31 @@ def test_any_image_becomes_the_crop(height: int, width: int, crop: tuple[int, in
 # --- a batch at a time, as GPUs do it ------------------------------------------------------------------------------
 
 
-GPU = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"))
+NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 
 
-@pytest.mark.parametrize("device", ["cpu", GPU])
-def test_a_batch_is_augmented_as_its_samples(device: str) -> None:
+@pytest.mark.parametrize(
+    ("device", "jpeg_of"), [("cpu", "cpu"), ("cpu", "a GPU"), pytest.param("cuda", "a GPU", marks=NO_GPU)]
+)
+def test_a_batch_is_augmented_as_its_samples(device: str, jpeg_of: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Labels and padding are equal, images but for rounding, which JPEG, sharpening and contrast enlarge."""
     image, labels = photo(), torch.from_numpy(rng(3).integers(0, 3, (2, 96, 160), dtype=np.uint8))
     options = replace(EVERYTHING, crop=(80, 140), noise=0.3 if device == "cpu" else 0.0)  # a GPU has its own noise
     drawn = draws_of(options, (96, 160), range(48))
     assert {name for one in drawn for name in one.operations} >= {"shadow", "color", "sharpen", "blur", "jpeg"}
     assert 5 < sum(map(is_padded, drawn)) < 43, "both kinds are tested"
+    singles = [augment_sample(image, labels, one) for one in drawn]
+    if jpeg_of == "a GPU":
+        monkeypatch.setitem(
+            augmentation.OPERATIONS, "jpeg", lambda images, operation, _: jpeg(images, operation.parameters)
+        )
     images, maps = augment_batch(
         image.repeat(48, 1, 1, 1).to(device),
         labels.repeat(48, 1, 1, 1).to(device),
         Draws.of(drawn).map(lambda tensor: tensor.to(device)),
     )
     images, maps = images.cpu(), maps.cpu()
-    for one, batched, batched_map in zip(drawn, images, maps, strict=True):
-        single, single_map = augment_sample(image, labels, one)
+    for one, (single, single_map), batched, batched_map in zip(drawn, singles, images, maps, strict=True):
         assert torch.equal(batched_map, single_map)
         outside = single_map[0] == 255
         assert torch.equal(batched[:, outside], single[:, outside])
@@ -248,7 +255,7 @@ def test_images_that_stay_different_in_size_make_no_batch() -> None:
         Draws.of(drawn)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@NO_GPU
 def test_the_host_does_not_wait_for_a_gpu() -> None:
     drawn = Draws.of(draws_of(EVERYTHING, (96, 160), range(8))).map(lambda tensor: tensor.to("cuda"))
     images = torch.zeros(8, 3, 96, 160, dtype=torch.uint8, device="cuda")

@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import mobilenet_v2, resnet18
 
 from sfi_ros.network import zoo
+from sfi_ros.network.decoders import upsample
 from sfi_ros.network.preprocessing import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -283,3 +284,14 @@ def test_padding_repeats_the_border():
 def test_padding_of_masks_and_images_agrees():
     for height, width in itertools.product((31, 32, 33), repeat=2):
         assert pad_to_multiple(torch.zeros(1, 1, height, width), 32).shape[-2] % 32 == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_gradients_of_upsampling_are_summed_in_float32(dtype):
+    cell = torch.ones(1, 2, 1, 1, dtype=dtype, requires_grad=True)
+    grown = upsample(cell, (32, 64))
+    assert grown.dtype == dtype
+    grown.backward(torch.ones_like(grown))
+    assert (cell.grad == 2048).all()  # counting by ones, bfloat16 ends at 256
+    assert grown.grad_fn.name() == ("UpsampleBilinear2DBackward0" if dtype == torch.float32 else "ToCopyBackward0")
+    assert upsample(cell.detach(), (32, 64)).dtype == dtype  # nothing to sum: nothing is converted

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -589,15 +590,17 @@ def test_the_forward_half_of_a_step_asks_a_device_for_no_value(tmp_path: Path) -
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 def test_the_host_does_not_wait_for_a_gpu_within_a_step(tmp_path: Path) -> None:
     class Strict(Callback):
-        """Makes waiting an error in all steps but the first, which copy constants and make the optimizer's state."""
+        """Makes waiting an error in and between all steps but the first, which make constants and optimizer state."""
 
         def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
-            torch.cuda.set_sync_debug_mode("error" if trainer.global_step >= 2 else "default")
+            if trainer.global_step == 2:
+                torch.cuda.set_sync_debug_mode("error")
 
-        def on_train_batch_end(self, *_: Any) -> None:
-            torch.cuda.set_sync_debug_mode("default")
+        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+            if trainer.global_step == 6:
+                torch.cuda.set_sync_debug_mode("default")
 
-    configuration = configured(tmp_path / "run", "run.accelerator=gpu", "run.devices=1", "run.log_every=100")
+    configuration = configured(tmp_path / "run", "run.accelerator=gpu", "run.devices=1", "run.log_every=2")
     data = StreetData(configuration)
     module = InpaintingModule(configuration, steps=6, steps_per_epoch=6)
     trainer = train.build_trainer(configuration, steps=6, round_steps=6, callbacks=[Strict()], loggers=[])
@@ -607,6 +610,35 @@ def test_the_host_does_not_wait_for_a_gpu_within_a_step(tmp_path: Path) -> None:
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert trainer.global_step == 6 and trainer.optimizers[0].param_groups[0]["fused"]
+
+
+def test_lightning_has_no_loss_to_read_for_its_progress_bar(tmp_path: Path) -> None:
+    """It would read it behind every step, for which the host waits for a GPU."""
+    configuration = configured(tmp_path / "run", "run.log_every=1")
+    module = InpaintingModule(configuration, steps=1, steps_per_epoch=1)
+    trainer = train.build_trainer(configuration, steps=1, round_steps=1, callbacks=[], loggers=[])
+    trainer.limit_val_batches = 0
+    trainer.fit(module, datamodule=StreetData(configuration))
+    assert float(trainer.callback_metrics["train/loss"]) > 0
+    assert "train/loss" not in trainer.progress_bar_metrics
+
+
+def test_a_validation_set_smaller_than_the_number_of_processes_is_refused(tmp_path: Path) -> None:
+    data = StreetData(configured(tmp_path / "run"))
+    smallest = min(map(len, data.validation_sets.values()))
+    data.trainer = SimpleNamespace(world_size=smallest + 1, global_rank=0, num_devices=1)
+    with pytest.raises(ConfigurationError, match=f"has {smallest} images for {smallest + 1} processes"):
+        data.val_dataloader()
+
+
+def test_processes_that_lightning_starts_know_their_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    assert train._rank() == 0
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert train._rank() == 3
+    monkeypatch.setenv("RANK", "11")
+    assert train._rank() == 11
 
 
 def test_truth_behind_pasted_objects_is_trained_on_only_if_wanted(tmp_path: Path) -> None:

@@ -278,6 +278,8 @@ class BarProgress(RichProgressBar):
     def _metrics(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> dict[str, Any]:
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
+        if "train/loss" in trainer.callback_metrics:
+            metrics["loss"] = float(trainer.callback_metrics["train/loss"])
         _, remaining = self._pace.at(trainer.global_step)
         return {"step": f"{trainer.global_step}/{self._pace.steps}", "left": remaining, **metrics}
 

@@ -188,7 +188,8 @@ class RunConfig:
         nodes: machines.
         precision: "auto" (bf16 on a GPU that has it, else float32), "32", "bf16" or "16".
         compile: let torch.compile generate the code of the network's training pass; it takes a minute at the start.
-        deterministic: forbid operations that are not reproducible on a GPU (slower; a CPU always is).
+        deterministic: take reproducible operations on a GPU where PyTorch has them, and warn where it has none, as for
+            the pyramid's pooling (slower; a CPU always is reproducible).
         checkpoint_every: steps between two saves of last.ckpt; null saves only at validations.
         log_every: steps between two lines of the training log.
         pictures: validation images drawn per validation into TensorBoard.

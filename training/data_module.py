@@ -31,7 +31,7 @@ from training.configuration import Configuration, ConfigurationError, SourceConf
 from training.datasets import open_dataset
 from training.datasets.cache import Remembered, SampleMemory
 from training.pasted_occluders import PastedOccluders
-from training.sample import Sample, collate
+from training.sample import Batch, Sample, collate
 from training.weak_supervision import LossOptions, fake_mask, supervision
 
 _AUGMENTATION, _FAKE_MASK, _ORDER = range(3)
@@ -315,11 +315,22 @@ class StreetData(lightning.LightningDataModule):
         """One loader of `training.sample.Batch` per validation set; processes share each set."""
         loaders = []
         for name, dataset in self.validation_sets.items():
+            if len(dataset) < self.trainer.world_size:
+                raise ConfigurationError(
+                    f"data.validation.{name} has {len(dataset)} images for {self.trainer.world_size} processes, which "
+                    "would wait for each other forever: give it as many, or start fewer"
+                )
             many_sizes = self.configuration.data.validation[name].dataset in _DATASETS_OF_MANY_SIZES
             shard = Subset(dataset, range(self.trainer.global_rank, len(dataset), self.trainer.world_size))
             size = 1 if many_sizes else self.configuration.data.validation_batch_size
             loaders.append(self._loader(shard, batch_size=size, collate_fn=collate))
         return loaders
+
+    def transfer_batch_to_device(
+        self, batch: Batch | TrainingExample, device: torch.device, dataloader_idx: int
+    ) -> Batch | TrainingExample:
+        """Without waiting, as Lightning would for anything that is not a tensor."""
+        return batch.to(device, non_blocking=True)
 
     def _loader(self, dataset: Dataset, **options) -> DataLoader:
         workers = self.configuration.data.workers

@@ -169,7 +169,7 @@ class InpaintingModule(lightning.LightningModule):
         decay = configuration.optimizer.ema_decay
         self.average = AveragedNetwork(self.network, decay) if decay > 0 else None
         self.scores: dict[str, dict[str, Any]] = {}
-        self._answer = torch.compile(answer) if configuration.run.compile else answer
+        self._answer = torch.compile(answer, dynamic=False) if configuration.run.compile else answer
         self._names: list[str] = []  # of the samples whose gradients the next optimizer step will use
         self._losses: list[Tensor] = []  # of the parts of that step
         self._health: Health | None = None  # of the last step, where it is not known yet
@@ -213,8 +213,8 @@ class InpaintingModule(lightning.LightningModule):
         if configuration.losses.mask_overlap == "none":
             del scores["mask_overlap"]
         if self._is_logged:
-            for name, value in scores.items():
-                self.log(f"train/{name}", value, prog_bar=name == "loss", batch_size=len(batch.names), sync_dist=True)
+            for name, value in scores.items():  # not for Lightning's progress bar, which would wait in every step
+                self.log(f"train/{name}", value, batch_size=len(batch.names), sync_dist=True)
         return result.total
 
     def predict(self, batch: Batch) -> Prediction:

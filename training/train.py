@@ -294,7 +294,7 @@ def build_trainer(
     several = devices * nodes > 1
     precision = options.precision
     if precision == "auto":
-        precision = "bf16" if on_gpu and torch.cuda.is_bf16_supported() else "32"
+        precision = "bf16" if on_gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "32"
     return lightning.Trainer(
         accelerator=options.accelerator,
         devices=devices,
@@ -302,7 +302,7 @@ def build_trainer(
         strategy="ddp" if several else "auto",
         sync_batchnorm=several and on_gpu,
         precision={"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[precision],
-        deterministic=options.deterministic,
+        deterministic="warn" if options.deterministic else False,
         max_epochs=-1,
         max_steps=steps,
         accumulate_grad_batches=configuration.data.accumulate,
@@ -410,7 +410,8 @@ def quiet_lightning() -> None:
 
 
 def _rank() -> int:
-    return int(os.environ.get("RANK", 0))
+    """As torchrun says, or Lightning, which starts the processes of one machine itself."""
+    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0)))
 
 
 if __name__ == "__main__":
