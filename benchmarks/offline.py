@@ -1,10 +1,11 @@
 """Recordings offline: frames/s of `sfi run` with reading, inferring and writing, by one process or several at a time.
 
-    .venv/bin/python benchmarks/offline.py                    # one process with all cores, then two with half of them
+    .venv/bin/python benchmarks/offline.py                    # one process, then two with half of the cores each
     .venv/bin/python benchmarks/offline.py --processes 1,2,4,8 --device cuda
 
 Each process reads the same video, encoded from frames of the synthetic street, and writes all that `sfi run` writes:
-two PNG, an overlay and a video, at the size of the images. Frames/s are those of the summaries, without loading.
+two PNG, an overlay and a video, at the size of the images. One process alone leaves a core to that, as is the default.
+Frames/s are those of the summaries, without loading.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         video = Path(name) / "drive.mp4"
         write_video(video, size, options.frames)
         for count in options.processes:
-            threads = max(1, available_cores() // count)
+            threads = max(1, available_cores() - 1 if count == 1 else available_cores() // count)
             rows.append(measure([video] * count, Path(name) / f"out{count}", threads, ["--device", options.device]))
             rows[-1]["over_one"] = rows[-1]["frames_per_second"] / rows[0]["frames_per_second"]
     title = f"`sfi run` of {size[0]}x{size[1]} videos on {available_cores()} cores, device {options.device}"

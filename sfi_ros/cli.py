@@ -142,7 +142,12 @@ def _add_engine_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     command.add_argument("--precision", default="auto", help="auto, float32, float16 or bfloat16 (default: auto)")
     command.add_argument("--backend", default="auto", help=f"{', '.join(BACKENDS)} (default: auto)")
-    command.add_argument("--threads", type=_positive, metavar="N", help="CPU threads; default: as many as cores")
+    command.add_argument(
+        "--threads",
+        type=_positive,
+        metavar="N",
+        help="CPU threads of the network; default: all cores but one, which is left to reading and writing",
+    )
     command.add_argument("--input-height", type=int, metavar="PIXELS", help="height at which the network runs")
     command.add_argument("--size", choices=("input", "network"), default="input", help="size of the results")
     command.add_argument("--limit", type=_positive, metavar="N", help="stop after N frames of a source")
@@ -162,7 +167,7 @@ def _engine(arguments: argparse.Namespace) -> InferenceEngine:
             device=device_of_process(arguments.device),
             precision=arguments.precision,
             backend=arguments.backend,
-            threads=arguments.threads,
+            threads=arguments.threads or max(1, available_cores() - 1),
             input_height=arguments.input_height,
             output_size=arguments.size,
         )
