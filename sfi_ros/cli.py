@@ -22,6 +22,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -167,13 +168,18 @@ def _engine(arguments: argparse.Namespace) -> InferenceEngine:
             device=device_of_process(arguments.device),
             precision=arguments.precision,
             backend=arguments.backend,
-            threads=arguments.threads or max(1, available_cores() - 1),
+            threads=arguments.threads or _network_threads(),
             input_height=arguments.input_height,
             output_size=arguments.size,
         )
     for warning in caught:
         console.print(f"[bold yellow]warning:[/] {warning.message}", highlight=False, soft_wrap=True)
     return engine
+
+
+def _network_threads() -> int:
+    """All cores but one, which is left to reading and writing; no more than OMP_NUM_THREADS, which torchrun sets."""
+    return max(1, min(torch.get_num_threads(), available_cores() - 1))
 
 
 def _each_source(arguments: argparse.Namespace, work: Callable[[str, Path, Shard, bool], int]) -> int:

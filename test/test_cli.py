@@ -15,6 +15,7 @@ import pytest
 import torch
 from conftest import shared
 
+from sfi_ros import cli
 from sfi_ros.cli import main
 from sfi_ros.network import checkpoint, zoo
 
@@ -84,6 +85,13 @@ def test_synthetic_street_is_scored(tmp_path, weights):
     for score in ("all_region_miou", "foreground_region_miou", "foreground_mask_iou"):
         assert 0 <= summary[score] <= 1
     assert cv2.imread(str(out / "comparison" / "frame_000000.png")) is not None
+
+
+@pytest.mark.parametrize(("cores", "torch_threads", "expected"), [(8, 8, 7), (1, 1, 1), (8, 1, 1), (4, 16, 3)])
+def test_a_core_is_left_to_reading_and_writing(monkeypatch, cores, torch_threads, expected):
+    monkeypatch.setattr(cli, "available_cores", lambda: cores)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: torch_threads)
+    assert cli._network_threads() == expected
 
 
 def test_images_of_different_sizes(tmp_path, folder, weights):
