@@ -2,7 +2,7 @@
 # All that only a GPU can show, for a machine that may be had for half an hour: checks first, then every GPU row of
 # docs/performance.md. Each step has a time limit, a log and JSON of its own, and goes on where another failed.
 #
-#     benchmarks/on_gpu.sh out/gpu                     # all steps, about 25 minutes
+#     benchmarks/on_gpu.sh out/gpu                     # all steps, 35 minutes at most
 #     benchmarks/on_gpu.sh out/gpu tests mpi engine    # some of them
 #     PYTHON=.venv/bin/python benchmarks/on_gpu.sh out/gpu; DEVICE=cpu benchmarks/on_gpu.sh out/try machine
 set -uo pipefail

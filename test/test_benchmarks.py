@@ -289,7 +289,7 @@ def test_soak_script(tmp_path):
     assert abs(content["growth"]["resident_mb"]) < 0.5
 
 
-def test_soak_finds_what_grows_and_what_changes(monkeypatch, capsys):
+def test_soak_finds_what_grows_and_what_changes(monkeypatch):
     kept: list[np.ndarray] = []
     infer = InferenceEngine.__call__
 

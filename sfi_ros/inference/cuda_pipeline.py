@@ -1,8 +1,8 @@
 """From images to masks on a GPU: one CUDA graph for each size, from the image's bytes to the decided classes.
 
 A graph replays a fixed sequence of kernels on fixed memory: a frame costs one launch instead of some hundred, and
-memory does not grow. It is captured at the first frame of each size, which takes a second or more; the graphs of the
-last few sizes are kept.
+memory does not grow. It is captured at the first frame of each size, which takes far longer than others; the graphs of
+the last few sizes are kept.
 
 Results lie in pinned memory, which becomes the scenes' own: who keeps scenes keeps that. Copy them to collect many.
 """

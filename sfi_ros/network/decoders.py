@@ -17,7 +17,7 @@ def upsample(features: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
     """Bilinear resizing of (N, C, h, w) to `size` = (height, width).
 
     In training it is computed in float32: its backward pass sums in the numbers of its input, and one cell of a pyramid
-    gets two thousand gradients, of which bfloat16 loses most. (On a GPU it is also faster.)
+    gets two thousand gradients, of which bfloat16 loses most.
     """
     if features.requires_grad and features.dtype in (torch.bfloat16, torch.float16):
         return upsample(features.float(), size).to(features.dtype)
