@@ -18,12 +18,12 @@ from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.srv import DescribeParameters, GetParameters, SetParameters
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from sfi_ros.network import checkpoint, zoo
 from sfi_ros.ros.dds import profile_environment
-from sfi_ros.ros.image_messages import image_message
+from sfi_ros.ros.image_messages import compressed_message, image_message
 from sfi_ros.ros.spinning import spun_by_a_thread, start_ros
 
 # Two test processes at once, and whoever else is on this machine, each in a domain of their own.
@@ -192,6 +192,7 @@ class Camera:
 
     def __init__(self, probe: Probe, topic: str = "/image", message_type=Image, qos=None):
         self._node = probe.node
+        self._compressed = message_type is CompressedImage
         self._publisher = self._node.create_publisher(message_type, topic, qos or QoSProfile(depth=10))
 
     @property
@@ -204,9 +205,15 @@ class Camera:
     def send(self, message) -> None:
         self._publisher.publish(message)
 
-    def show(self, image: np.ndarray, encoding: str = "rgb8") -> tuple[int, int]:
+    def message(self, image: np.ndarray) -> Image | CompressedImage:
+        """An RGB image with the stamp of now, as this camera sends it."""
+        if self._compressed:
+            return compressed_message(image, self.header())
+        return image_message(image, "rgb8", self.header())
+
+    def show(self, image: np.ndarray) -> tuple[int, int]:
         """Publish one image; returns its stamp."""
-        message = image_message(image, encoding, self.header())
+        message = self.message(image)
         self.send(message)
         return stamp_of(message)
 
@@ -221,6 +228,18 @@ class Camera:
 
         wait_for(step, what)
         return stamps
+
+    def connect(self, *inboxes: Inbox) -> None:
+        """Show a grey image until its results are in all inboxes, then empty them: from now on no image is lost.
+
+        That this side has discovered the node's subscription is not enough: an image that reaches a reader before it
+        knows its writer is thrown away without a word.
+        """
+        grey = np.full((64, 64, 3), 128, np.uint8)
+        stamps = self.show_until(lambda: all(inbox.messages for inbox in inboxes), "a result", grey)
+        wait_for(lambda: all(stamps[-1] in inbox.stamps() for inbox in inboxes), "the newest image's results")
+        for inbox in inboxes:
+            inbox.messages.clear()
 
     def __enter__(self):
         return self

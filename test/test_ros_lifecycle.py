@@ -68,8 +68,7 @@ def test_a_lifecycle_manager_walks_the_node(probe, tmp_path):
             assert probe.transition("activate")
             assert not probe.set("weights", str(corrupt)).successful
             with probe.listen("/inpaint/foreground_mask") as masks, Camera(probe) as camera:
-                wait_for(lambda c=camera: c.subscribers, "the subscription")
-                wait_for(lambda m=masks: m.publishers, "the result")
+                camera.connect(masks)
                 stamp = camera.show(picture)
                 wait_for(lambda m=masks, s=stamp: s in m.stamps(), "a result")
             assert probe.transition("deactivate")
@@ -117,7 +116,7 @@ def test_use_sim_time(probe, tmp_path):
         probe.listen("/sim/overlay", Image) as overlays,
         Camera(probe) as camera,
     ):
-        wait_for(lambda: camera.subscribers and overlays.publishers, "the subscription")
+        camera.connect(overlays)
         stamp = camera.show(picture)
         wait_for(lambda: stamp in overlays.stamps(), "a result")
         assert stamp_of(overlays.messages[-1]) == stamp

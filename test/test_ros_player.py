@@ -36,8 +36,8 @@ def play(probe, tmp_path, *arguments, topic="/image", message_type=Image, until=
     """Run a player to its end (or until a condition); returns its images and calibrations."""
     words = [word for argument in arguments for word in ("-p", argument)]
     with (
+        probe.listen("/camera_info", CameraInfo) as infos,  # first: the player begins when images are listened to
         probe.listen(topic, message_type) as images,
-        probe.listen("/camera_info", CameraInfo) as infos,
         Process("camera_player", *words, "-p", "wait_for_subscribers:=1", log=tmp_path / "log") as player,
     ):
         if until is None:

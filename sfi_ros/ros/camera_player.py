@@ -76,7 +76,8 @@ class CameraPlayer(Node):
 
     def wait_until_delivered(self) -> None:
         """Give reliable subscribers the time to receive what was published last."""
-        self._images.wait_for_all_acked(Duration(seconds=5))
+        for publisher in (self._images, self._infos):
+            publisher.wait_for_all_acked(Duration(seconds=5))
 
     def _next(self) -> None:
         if self.finished:
