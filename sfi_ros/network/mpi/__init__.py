@@ -88,8 +88,9 @@ def _fills_ring(boundary: Boundary) -> bool:
 
 def _is_exporting() -> bool:
     """Whether a file is being made, which will run where our operator does not exist; both ONNX exporters count."""
-    return _exports() or torch.jit.is_tracing()
+    # Dynamo comes first: PyTorch up to 2.11 calls what `torch.compile` does an export, too.
+    return torch.jit.is_tracing() or (not torch.compiler.is_dynamo_compiling() and _exports())
 
 
-# PyTorch 2.6 does not tell export from compile, which then gets the plain tensor operations, too.
+# PyTorch 2.6 has one name for both.
 _exports = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)

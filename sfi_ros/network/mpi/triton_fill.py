@@ -94,7 +94,7 @@ def line_gaps(mask, row_gaps, column_gaps, h, w, BLOCK: tl.constexpr):
         tl.store(column_gaps + pixel, gap, mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["h"])  # as a constant of one it leaves no loop, and Triton 3.6 cannot compile the rest
 def distances(row_gaps, distance, h, w, BLOCK: tl.constexpr, STEP: tl.constexpr):
     """Distance to the nearest background; -1 in an image that has none. Looks up and down until nothing is nearer."""
     image = tl.program_id(1).to(tl.int64) * h * w
