@@ -225,6 +225,17 @@ def test_sizes_of_all_compiled_networks_are_counted_together(street, monkeypatch
     assert len(resets) == 1
 
 
+@torch.inference_mode()
+def test_a_network_is_not_taken_for_one_that_is_gone(street, monkeypatch):
+    """A node that is cleaned up and configured anew makes another one, often at the same address."""
+    monkeypatch.setattr(CompiledNetwork, "_compiled", set())
+    monkeypatch.setattr(torch, "compile", lambda network, **_: network)
+    network = Tiny().eval()
+    for _ in range(3):
+        CompiledNetwork(network, torch.device("meta"))(street)
+    assert len(CompiledNetwork._compiled) == 3
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_one_engine_serves_two_threads_and_many_sizes():
     pictures = [SyntheticStreet(seed=3, width=width, height=96).frame(2).image for width in range(160, 170)]

@@ -33,17 +33,18 @@ class CompiledNetwork:
         RuntimeError: a CPU without a C++ compiler, which TorchInductor needs there.
     """
 
-    _compiled: ClassVar[set[tuple[int, torch.Size]]] = set()
+    _compiled: ClassVar[set[tuple[object, torch.Size]]] = set()
 
     def __init__(self, network: CameraNetwork, device: torch.device):
         if device.type == "cpu" and not any(map(shutil.which, ("c++", "g++", "clang++"))):
             raise RuntimeError("backend 'compile' needs a C++ compiler on a CPU: install g++, or use backend 'pytorch'")
         # Freezing lets the compiler lay out the weights for the processor, which is most of what it gains on a CPU.
         self._network = torch.compile(network, dynamic=False, options={"freezing": device.type == "cpu"})
+        self._identity = object()  # kept with the sizes: unlike an id(), it never becomes that of another network
 
     def __call__(self, images: Tensor) -> SceneLogits:
         """(N, 3, h, w) RGB of range 0..255 -> logits of size (h, w)."""
-        key = (id(self), images.shape)
+        key = (self._identity, images.shape)
         if key not in self._compiled:
             if len(self._compiled) == KEPT_SIZES:
                 torch.compiler.reset()
