@@ -223,7 +223,7 @@ def write_street(folder: Path) -> None:
         photo = cv2.resize(frame.image, PHOTO_SIZE, interpolation=cv2.INTER_LINEAR)
         # A little noise, or files would be much smaller than a camera's.
         photo = cv2.add(photo, generator.normal(0, 2, photo.shape), dtype=cv2.CV_8U)
-        labels = cv2.resize(frame.labels, PHOTO_SIZE, interpolation=cv2.INTER_NEAREST)
+        labels = cv2.resize(frame.labels, PHOTO_SIZE, interpolation=cv2.INTER_NEAREST_EXACT)
         name = f"street_{number:06d}_000000"
         files = {
             f"leftImg8bit/train/street/{name}_leftImg8bit.png": cv2.cvtColor(photo, cv2.COLOR_RGB2BGR),

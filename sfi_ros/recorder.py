@@ -137,8 +137,8 @@ class Recorder:
 
     def _score(self, frame: Frame, scene: Scene, truth: SyntheticFrame, compare: bool) -> None:
         self._scores = self._scores or RegionScores()
-        true_foreground = _resized(truth.foreground, scene.foreground.shape, cv2.INTER_NEAREST)
-        true_background = _resized(truth.background, scene.foreground.shape, cv2.INTER_NEAREST)
+        true_foreground = _resized(truth.foreground, scene.foreground.shape, cv2.INTER_NEAREST_EXACT)
+        true_background = _resized(truth.background, scene.foreground.shape, cv2.INTER_NEAREST_EXACT)
         self._scores.add(scene.foreground, scene.background, true_foreground, true_background)
         if compare:
             panels = {

@@ -14,6 +14,7 @@ from training.datasets import DATASET_NAMES, Cityscapes, DatasetError, Folder, K
 from training.datasets.cache import Remembered, SampleMemory
 from training.datasets.check import check_dataset
 from training.datasets.check import main as check_main
+from training.datasets.reading import resize_labels, resize_photo
 from training.sample import Sample, collate
 
 HEIGHT = 32
@@ -411,12 +412,23 @@ def test_check_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture
 class TestRealData:
     @pytest.mark.parametrize(("split", "images"), [("train", 2975), ("val", 500)])
     def test_cityscapes(self, split: str, images: int) -> None:
-        dataset = Cityscapes(shared("data/cityscapes_256"), split)
+        dataset = Cityscapes(shared("data/cityscapes_256"), split, manual=False)
         assert len(dataset) == images
         for index in (0, images // 2, images - 1):
             sample = dataset[index]
             check_invariants(sample)
             assert sample.image.shape == (3, 256, 512)
+
+    def test_cityscapes_with_manual_truth(self) -> None:
+        dataset = Cityscapes(shared("data/cityscapes_256"), "val")
+        assert len(dataset) == 100
+        sample = dataset[0]
+        assert sample.true_background is not None
+        behind = sample.true_background[sample.foreground > 0] != 255
+        assert behind.float().mean() > 0.5
+        known = (sample.partial_background != 255) & (sample.true_background != 255)
+        agree = sample.partial_background[known] == sample.true_background[known]
+        assert agree.float().mean() > 0.95
 
     def test_kitti(self) -> None:
         dataset = Kitti(shared("data/kitti_dev"))
@@ -440,3 +452,61 @@ def test_photos_are_turned_upright(tmp_path: Path) -> None:
     segment = b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif
     (root / "images" / "hall.jpg").write_bytes(jpeg[:2] + segment + jpeg[2:])
     assert Folder(root, height=2 * HEIGHT)[0].image.shape == (3, 64, 96)
+
+
+@pytest.mark.parametrize("size", [(1024, 2048), (512, 1024), (376, 752), (375, 1242)])
+def test_labels_lie_where_their_photo_lies(size: tuple[int, int]) -> None:
+    """A rectangle of the photo and its label have the same centre after resizing, to less than a sampling step."""
+    rng, target, offsets = np.random.default_rng(0), (256, 512), []
+    for _ in range(40):
+        top, left = rng.integers(10, size[0] // 2), rng.integers(10, size[1] // 2)
+        bottom, right = rng.integers(top + 40, size[0] - 10), rng.integers(left + 40, size[1] - 10)
+        labels = torch.zeros(size, dtype=torch.uint8)
+        labels[top:bottom, left:right] = 1
+        photo = resize_photo((labels * 200).expand(3, *size).contiguous(), target)[0]
+        offsets.append(_centre(resize_labels(labels, target)) - _centre(photo))
+    # An even factor is a tie between two source pixels, half a source pixel either side of the centre.
+    tie = [0.5 * target[axis] / size[axis] for axis in (0, 1)]
+    assert (np.abs(np.mean(offsets, 0)) < np.add(tie, 0.05)).all(), np.mean(offsets, 0)
+
+
+def _centre(image: torch.Tensor) -> np.ndarray:
+    weights = image.double().numpy()
+    rows, columns = np.indices(weights.shape)
+    return np.array([(rows * weights).sum(), (columns * weights).sum()]) / weights.sum()
+
+
+def manual_tree(root: Path, annotated: int = 1, size: tuple[int, int] = (4 * HEIGHT, 8 * HEIGHT)) -> Path:
+    """Two Cityscapes images, of which the first `annotated` have a manual annotation, larger than the photo."""
+    cityscapes_tree(root)
+    truth = torch.tensor([255, 0, 1, 2, 2, 0, 1, 2], dtype=torch.uint8)
+    folder = root / "gt_manual" / "train" / "aachen"
+    folder.mkdir(parents=True)
+    for number in range(annotated):
+        write_png(stripes(truth, *size), str(folder / f"aachen_{number:06d}_000019_gt_manual.png"))
+    return root
+
+
+def test_cityscapes_with_manual_truth_is_its_annotated_images(tmp_path: Path) -> None:
+    dataset = Cityscapes(manual_tree(tmp_path), "train", HEIGHT)
+    assert len(dataset) == 1
+    sample = dataset[0]
+    assert sample.true_background is not None and sample.true_background.shape == sample.foreground.shape
+    assert set(sample.true_background[sample.foreground > 0].tolist()) == {0, 1, 2}  # behind the objects, too
+    known = (sample.partial_background != 255) & (sample.true_background != 255)
+    assert torch.equal(sample.partial_background[known], sample.true_background[known])
+    whole = Cityscapes(tmp_path, "train", HEIGHT, manual=False)
+    assert len(whole) == 2 and whole[0].true_background is None
+
+
+def test_manual_truth_without_any_image_of_the_split(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"gt_manual.*holds no"):
+        Cityscapes(manual_tree(tmp_path, annotated=0), "train", HEIGHT)
+
+
+def test_manual_truth_with_other_values_names_the_file(tmp_path: Path) -> None:
+    manual_tree(tmp_path)
+    path = tmp_path / "gt_manual" / "train" / "aachen" / "aachen_000000_000019_gt_manual.png"
+    write_png(torch.full((1, HEIGHT, 2 * HEIGHT), 7, dtype=torch.uint8), str(path))
+    with pytest.raises(DatasetError, match=r"000000_000019_gt_manual.*unknown label id 7"):
+        Cityscapes(tmp_path, "train", HEIGHT)[0]

@@ -68,7 +68,8 @@ class SourceConfig:
         split: of Cityscapes.
         share: of every batch, relative to the other training sources.
         pasted: training: share of the samples that get foreground pasted from other images of the set.
-            Validation: 1 pastes onto every image, 0 onto none.
+            Validation: 1 pastes onto every image, 0 onto none; then a Cityscapes that has `gt_manual/<split>` is
+            measured on its manually annotated images.
         limit: use at most this many images, evenly spread over the set; null uses all.
         drives, frames, seed: of the synthetic street: this many drives of this many frames, from this seed on.
     """

@@ -380,15 +380,23 @@ def automatic_workers(devices: int) -> int:
     return max(1, min(12, (cores - 1) // max(1, devices)))
 
 
-def open_source(configuration: Configuration, source: SourceConfig) -> Dataset[Sample]:
-    """The whole dataset of a source, as it lies on disk: nothing pasted, nothing left out."""
+def open_source(configuration: Configuration, source: SourceConfig, *, manual: bool = False) -> Dataset[Sample]:
+    """The whole dataset of a source, as it lies on disk: nothing pasted, nothing left out.
+
+    Args:
+        configuration: of the run.
+        source: which dataset.
+        manual: take the manually annotated images of Cityscapes only, where the set has such. They are for
+            measuring: nothing may be trained on them.
+    """
     height = configuration.network.input_height
     if source.dataset == "synthetic":
         options = {"drives": source.drives, "frames": source.frames, "seed": source.seed}
         return open_dataset("synthetic", split=source.split, height=height, **options)
     root = source.root or configuration.data.roots.get(source.dataset, "")
-    split = source.split if source.dataset == "cityscapes" else None
-    return open_dataset(source.dataset, Path(root), split=split, height=height)
+    if source.dataset == "cityscapes":
+        return open_dataset("cityscapes", Path(root), split=source.split, height=height, manual=manual)
+    return open_dataset(source.dataset, Path(root), height=height)
 
 
 def _training_source(
@@ -403,7 +411,7 @@ def _training_source(
 
 
 def _validation_set(configuration: Configuration, source: SourceConfig, memory: SampleMemory | None) -> Dataset[Sample]:
-    dataset = _remembered(open_source(configuration, source), memory)
+    dataset = _remembered(open_source(configuration, source, manual=source.pasted == 0), memory)
     # Pasted before it is thinned out, and always from the same seed: every run is validated on the same images.
     if source.pasted > 0:
         dataset = PastedOccluders(dataset, seed=0)

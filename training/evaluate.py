@@ -275,7 +275,9 @@ def open_options(options: argparse.Namespace, height: int) -> tuple[Dataset[Samp
     Returns:
         What is to be evaluated, and the whole set that it was made from by `--pasted` and `--limit`.
     """
-    whole = open_dataset(options.dataset, options.root, options.split, height)
+    # Pasted objects bring a truth of their own, so that the whole set can be used.
+    choice = {"manual": False} if options.pasted and options.dataset == "cityscapes" else {}
+    whole = open_dataset(options.dataset, options.root, options.split, height, **choice)
     dataset = PastedOccluders(whole, seed=options.seed) if options.pasted else whole
     if options.limit is not None and options.limit < len(whole):
         # Evenly spread: the first images of a set are often all of one street.

@@ -23,7 +23,7 @@ def open_dataset(
     root: str | Path | None = None,
     split: str | None = None,
     height: int = 256,
-    **options: int,
+    **options: int | bool,
 ) -> Dataset[Sample]:
     """Open a dataset by name.
 
@@ -32,7 +32,8 @@ def open_dataset(
         root: the folder it lies in; not used by `synthetic`.
         split: `train`, `val` … for cityscapes and synthetic (default `val`); kitti and folder have none.
         height: image height in pixels.
-        options: further arguments of the dataset's class (`drives`, `frames`, `seed`, `step` of synthetic).
+        options: further arguments of the dataset's class (`manual` of cityscapes; `drives`, `frames`, `seed`, `step`
+            of synthetic).
 
     Raises:
         DatasetError: an unknown name, a split that the dataset does not have, a missing root, or whatever the

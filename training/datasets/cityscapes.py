@@ -1,4 +1,5 @@
-"""Cityscapes as downloaded: photos below `leftImg8bit/<split>/<city>`, labels below `gtFine/<split>/<city>`.
+"""Cityscapes as downloaded: photos below `leftImg8bit/<split>/<city>`, labels below `gtFine/<split>/<city>`, and the
+paper authors' annotation of what is behind the foreground below `gt_manual/<split>/<city>`, where there is one.
 
 The camera is 2:1. Every image is stretched to (height, 2·height) whatever the size of its file, so that
 copies that were squeezed to a square (256x256, say) give the same geometry as the official 2048x1024 files,
@@ -9,9 +10,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from training.datasets.reading import (
+    MANUAL_IDS,
+    MANUAL_REMEDY,
     DatasetError,
     LabelMap,
     known_id_table,
@@ -48,21 +52,24 @@ WRONG_IDS_REMEDY = "Cityscapes label ids are 0-33; use the *_labelIds.png files"
 class Cityscapes(Dataset[Sample]):
     """One split of Cityscapes with fine labels, at (height, 2·height).
 
-    True background is None: nobody annotated what is behind the objects.
+    Where `gt_manual/<split>` exists, the split is those of its images that have a `<name>_gt_manual.png` there (0 road,
+    1 sidewalk, 2 other, 255, for the whole image), and that is their true background. Elsewhere nobody annotated what
+    is behind the objects: the true background is None.
     """
 
     category_names = CATEGORY_NAMES
 
-    def __init__(self, root: str | Path, split: str = "train", height: int = 256):
+    def __init__(self, root: str | Path, split: str = "train", height: int = 256, *, manual: bool = True):
         """List the photos of a split and find the labels of each.
 
         Args:
             root: folder that contains `leftImg8bit` and `gtFine`.
             split: `train` or `val` (any folder of that name will do).
             height: image height in pixels; the width is twice that.
+            manual: use `gt_manual/<split>` where it exists; else the whole split, without true background.
 
         Raises:
-            DatasetError: a folder, all photos or a label file are missing.
+            DatasetError: a folder, all photos or a label file are missing, or no image has the manual annotation.
         """
         self.root, self.split, self.height = Path(root), split, height
         remedy = "root must hold leftImg8bit/ and gtFine/, as unpacked from the Cityscapes downloads"
@@ -76,7 +83,14 @@ class Cityscapes(Dataset[Sample]):
             raise DatasetError(
                 f"{photo_folder / split}: no <city>/*_leftImg8bit.png or .jpg: unpack leftImg8bit_trainvaltest.zip"
             )
-        self.labels = [label_folder / split / photo.parent.name / _label_name(photo) for photo in self.photos]
+        self.manual: list[Path] | None = None
+        manual_folder = self.root / "gt_manual" / split
+        if manual and manual_folder.is_dir():
+            self._keep_annotated(manual_folder)
+        self.labels = [
+            label_folder / split / photo.parent.name / f"{_scene_name(photo)}_gtFine_labelIds.png"
+            for photo in self.photos
+        ]
         present = set((label_folder / split).glob("*/*_gtFine_labelIds.png"))
         missing = [path for path in self.labels if path not in present]
         if missing:
@@ -95,9 +109,30 @@ class Cityscapes(Dataset[Sample]):
         require_same_size(labels, labels_path, photo, photo_path)
         require_known_ids(labels, labels_path, KNOWN_IDS, WRONG_IDS_REMEDY)
         size = (self.height, 2 * self.height)
-        name = f"{self.split}/{photo_path.stem.removesuffix('_leftImg8bit')}"
-        return self._map.sample(resize_photo(photo, size), resize_labels(labels, size), name)
+        name = f"{self.split}/{_scene_name(photo_path)}"
+        truth = None if self.manual is None else self._read_manual(self.manual[index], size)
+        return self._map.sample(resize_photo(photo, size), resize_labels(labels, size), name, true_background=truth)
+
+    def _keep_annotated(self, folder: Path) -> None:
+        present = set(folder.glob("*/*_gt_manual.png"))
+        annotated = {
+            photo: path
+            for photo in self.photos
+            if (path := folder / photo.parent.name / f"{_scene_name(photo)}_gt_manual.png") in present
+        }
+        if not annotated:
+            raise DatasetError(
+                f"{folder}: holds no <city>/<name>_gt_manual.png of a photo of this split: complete it, or take the "
+                "folder away to go without"
+            )
+        self.photos, self.manual = list(annotated), list(annotated.values())
+
+    def _read_manual(self, path: Path, size: tuple[int, int]) -> Tensor:
+        """The true background; it may have another size than the photo, since both are stretched to `size`."""
+        truth = read_labels(path)
+        require_known_ids(truth, path, MANUAL_IDS, MANUAL_REMEDY)
+        return resize_labels(truth, size)
 
 
-def _label_name(photo: Path) -> str:
-    return photo.stem.removesuffix("_leftImg8bit") + "_gtFine_labelIds.png"
+def _scene_name(photo: Path) -> str:
+    return photo.stem.removesuffix("_leftImg8bit")

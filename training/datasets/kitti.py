@@ -13,13 +13,13 @@ from pathlib import Path
 
 from torch.utils.data import Dataset
 
-from sfi_ros.classes import BACKGROUND_CLASSES, IGNORE
 from sfi_ros.network.preprocessing import network_size
 from training.datasets.cityscapes import CATEGORY_NAMES, KNOWN_IDS
 from training.datasets.reading import (
+    MANUAL_IDS,
+    MANUAL_REMEDY,
     DatasetError,
     LabelMap,
-    known_id_table,
     list_photos,
     read_labels,
     read_photo,
@@ -30,8 +30,6 @@ from training.datasets.reading import (
     resize_photo,
 )
 from training.sample import Sample
-
-MANUAL_IDS = known_id_table([*range(len(BACKGROUND_CLASSES)), IGNORE])
 
 
 class Kitti(Dataset[Sample]):
@@ -80,9 +78,7 @@ class Kitti(Dataset[Sample]):
         if self.manual is not None:
             truth = read_labels(self.manual[index])
             require_same_size(truth, self.manual[index], photo, photo_path)
-            require_known_ids(
-                truth, self.manual[index], MANUAL_IDS, "gt_manual has 0 road, 1 sidewalk, 2 other and 255"
-            )
+            require_known_ids(truth, self.manual[index], MANUAL_IDS, MANUAL_REMEDY)
             truth = resize_labels(truth, size)
         return self._map.sample(
             resize_photo(photo, size), resize_labels(labels, size), photo_path.stem, true_background=truth

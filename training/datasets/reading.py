@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.io import ImageReadMode, decode_image
 
-from sfi_ros.classes import BACKGROUND_LOOKUP, FOREGROUND_LOOKUP
+from sfi_ros.classes import BACKGROUND_CLASSES, BACKGROUND_LOOKUP, FOREGROUND_LOOKUP, IGNORE
 from sfi_ros.network.preprocessing import resize_images
 from training.sample import Sample
 
@@ -101,6 +101,11 @@ def known_id_table(ids: Iterable[int]) -> Tensor:
     return table
 
 
+MANUAL_IDS = known_id_table([*range(len(BACKGROUND_CLASSES)), IGNORE])
+"""Values of the paper authors' manual annotation of the background."""
+MANUAL_REMEDY = "gt_manual has 0 road, 1 sidewalk, 2 other and 255"
+
+
 def resize_photo(photo: Tensor, size: Sequence[int]) -> Tensor:
     """Resize (3, H, W) uint8 to `size` = (height, width) with the network's own preprocessing."""
     if tuple(photo.shape[-2:]) == tuple(size):
@@ -109,10 +114,14 @@ def resize_photo(photo: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def resize_labels(labels: Tensor, size: Sequence[int]) -> Tensor:
-    """Nearest-sample (H, W) uint8 to `size` = (height, width)."""
+    """Nearest-sample (H, W) uint8 to `size` = (height, width), on the grid of the resized photo.
+
+    PyTorch's "nearest" takes the pixel at the upper left of what a target pixel covers, half a target pixel beside its
+    centre; "nearest-exact" takes the one at its centre.
+    """
     if tuple(labels.shape) == tuple(size):
         return labels
-    return functional.interpolate(labels[None, None], size=tuple(size), mode="nearest")[0, 0]
+    return functional.interpolate(labels[None, None], size=tuple(size), mode="nearest-exact")[0, 0]
 
 
 class LabelMap:
