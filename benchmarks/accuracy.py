@@ -23,10 +23,10 @@ from benchmarks import tables
 from sfi_ros.inference import DEFAULT_WEIGHTS, InferenceEngine
 from sfi_ros.network import checkpoint
 from sfi_ros.network.preprocessing import normalize
-from training.datasets import DATASET_NAMES, open_dataset
-from training.metrics import SceneMetrics
-from training.pasted_occluders import PastedOccluders
-from training.sample import collate
+from training.data.datasets import DATASET_NAMES, open_dataset
+from training.data.pasted_occluders import PastedOccluders
+from training.data.sample import collate
+from training.measuring.metrics import SceneMetrics
 
 Answer = tuple[np.ndarray, np.ndarray]
 """Foreground 0/1 and class index, each (H, W)."""

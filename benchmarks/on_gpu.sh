@@ -22,8 +22,8 @@ step() {
     local bench=("$python" "benchmarks/$1.py" --device "$device" --json "$out/$1.json")
     case $1 in
         machine | mpi | training) "${bench[@]}" ;;
-        tests) "$python" -m pytest -q -p no:cacheprovider -o addopts="" test/test_mpi_triton.py test/test_backends.py \
-            test/test_augmentation.py test/test_training_benchmark.py test/test_train.py -k "gpu or cuda or triton" ;;
+        tests) "$python" -m pytest -q -p no:cacheprovider -o addopts="" test/network/test_mpi_triton.py test/inference/test_backends.py \
+            test/training/test_augmentation.py test/benchmarks/test_training_benchmark.py test/training/test_train.py -k "gpu or cuda or triton" ;;
         engine) "${bench[@]}" --source 1920x1080,2160x1080 --backends pytorch,compile ;;
         soak) "${bench[@]}" --network fast-resnet18 ;;
         cameras) "$python" benchmarks/engine.py --device "$device" --networks fast-mobilenetv2,fast-resnet18 \

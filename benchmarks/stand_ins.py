@@ -16,12 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sfi_ros.export.exporter import export_onnx
+from sfi_ros.frames.sources import UNSEEN_SEED, Frame, SourceError, open_source
 from sfi_ros.inference import DEFAULT_WEIGHTS
-from sfi_ros.inference.export import export_onnx
 from sfi_ros.network import checkpoint, zoo
 from sfi_ros.network.preprocessing import normalize
 from sfi_ros.network.scene_network import SceneNetwork
-from sfi_ros.sources import UNSEEN_SEED, Frame, SourceError, open_source
 from sfi_ros.synthetic import SyntheticStreet
 
 RENDERED_HEIGHT = 270  # the street is drawn at this height and enlarged: only the number of pixels matters here
@@ -76,7 +76,7 @@ def exported(weights: Path, size: tuple[int, int], folder: Path) -> Path:
     """The same network as ONNX for images of `size` = (height, width), written into `folder`; takes a minute.
 
     Raises:
-        RuntimeError, ValueError: see `sfi_ros.inference.export.export_onnx`.
+        RuntimeError, ValueError: see `sfi_ros.export.exporter.export_onnx`.
     """
     path = folder / f"{weights.stem}-{size[1]}x{size[0]}.onnx"
     if not path.is_file():

@@ -39,9 +39,9 @@ from sfi_ros.network.preprocessing import normalize
 from sfi_ros.synthetic import SyntheticStreet
 from training import train
 from training.configuration import Configuration, load
-from training.data_module import DeviceBatches, StepBatches, StreetData, automatic_workers, stack
-from training.lightning_module import InpaintingModule, build_network, build_optimizer
-from training.weak_supervision import losses, supervision
+from training.data.data_module import DeviceBatches, StepBatches, StreetData, automatic_workers, stack
+from training.learning.lightning_module import InpaintingModule, build_network, build_optimizer
+from training.learning.losses import losses, supervision
 
 PHOTO_SIZE = (2048, 1024)  # width, height: Cityscapes
 PHOTOS = 24

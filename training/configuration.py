@@ -20,8 +20,8 @@ from typing import Any, Literal
 
 import yaml
 
-from training.augmentation import AugmentationOptions
-from training.weak_supervision import LossOptions
+from training.data.augmentation import AugmentationOptions
+from training.learning.losses import LossOptions
 
 
 class ConfigurationError(ValueError):

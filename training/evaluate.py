@@ -39,10 +39,10 @@ if not __package__:
 from sfi_ros.classes import BACKGROUND_CLASSES, IGNORE
 from sfi_ros.network import checkpoint
 from sfi_ros.network.preprocessing import normalize
-from training.datasets import DATASET_NAMES, DatasetError, open_dataset
-from training.metrics import FOREGROUND_THRESHOLD, SceneAnalysis, SceneMetrics, background_scores
-from training.pasted_occluders import PastedOccluders
-from training.sample import Batch, Sample, collate
+from training.data.datasets import DATASET_NAMES, DatasetError, open_dataset
+from training.data.pasted_occluders import PastedOccluders
+from training.data.sample import Batch, Sample, collate
+from training.measuring.metrics import FOREGROUND_THRESHOLD, SceneAnalysis, SceneMetrics, background_scores
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -391,7 +391,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.csv:
         _write_csv(options.csv, evaluations)
     if options.report:
-        from training.report import write_report  # matplotlib only when it is needed
+        from training.measuring.report import write_report  # matplotlib only when it is needed
 
         options.report.parent.mkdir(parents=True, exist_ok=True)
         write_report(options.report, results)

@@ -25,12 +25,12 @@ from rich.console import Console
 from torch.utils.data import DataLoader
 
 from training import train
-from training.callbacks import BEST, LAST, SCORES, Interrupted, ScoreLog
 from training.configuration import Configuration, ConfigurationError, fingerprint, load
-from training.data_module import StreetData
-from training.datasets import DatasetError
-from training.lightning_module import InpaintingModule, NonFiniteLoss, flat_scores
-from training.sample import collate
+from training.data.data_module import StreetData
+from training.data.datasets import DatasetError
+from training.data.sample import collate
+from training.learning.callbacks import BEST, LAST, SCORES, Interrupted, ScoreLog
+from training.learning.lightning_module import InpaintingModule, NonFiniteLoss, flat_scores
 
 CONFIGURATIONS = Path(__file__).resolve().parents[1] / "config" / "training"
 PRODUCT = "model.safetensors"

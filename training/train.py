@@ -26,7 +26,11 @@ from lightning.pytorch.callbacks import Callback, LearningRateMonitor
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from sfi_ros.network import checkpoint
-from training.callbacks import (
+from training.check_data import check_dataset
+from training.configuration import Configuration, ConfigurationError, as_dictionary, load
+from training.data.data_module import StreetData, open_source, plan
+from training.data.datasets import DatasetError
+from training.learning.callbacks import (
     BEST,
     LAST,
     SCORES,
@@ -40,11 +44,7 @@ from training.callbacks import (
     ScorePrinter,
     signals_given_back,
 )
-from training.configuration import Configuration, ConfigurationError, as_dictionary, load
-from training.data_module import StreetData, open_source, plan
-from training.datasets import DatasetError
-from training.datasets.check import check_dataset
-from training.lightning_module import InpaintingModule, NonFiniteLoss, build_network
+from training.learning.lightning_module import InpaintingModule, NonFiniteLoss, build_network
 
 DESCRIPTION = """\
 Train a network. What is trained, on what and how stands in a YAML file under config/training; any of its values

@@ -21,12 +21,12 @@ from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
-from sfi_ros.bags import BagSource, is_bag
+from sfi_ros.frames.sources import SYNTHETIC, UNSEEN_SEED, Frame, SyntheticSource, Unreadable, open_source
+from sfi_ros.offline.bags import BagSource, is_bag
 from sfi_ros.ros.calibration import camera_matrix, copied, pinhole, read_yaml, scaled, size_of_images
 from sfi_ros.ros.image_messages import compressed_message, image_message
 from sfi_ros.ros.qos import overridable, result_qos
 from sfi_ros.ros.spinning import spin, start_ros
-from sfi_ros.sources import SYNTHETIC, UNSEEN_SEED, Frame, SyntheticSource, Unreadable, open_source
 
 
 class CameraPlayer(Node):

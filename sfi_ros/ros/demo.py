@@ -26,10 +26,10 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from sfi_ros.bags import BagSource, is_bag
-from sfi_ros.recorder import SUMMARY, Recorder
+from sfi_ros.frames.sources import SYNTHETIC, UNSEEN_SEED, Frame, Source, open_source
+from sfi_ros.offline.bags import BagSource, is_bag
+from sfi_ros.offline.recorder import SUMMARY, Recorder
 from sfi_ros.ros.dds import profile_environment
-from sfi_ros.sources import SYNTHETIC, UNSEEN_SEED, Frame, Source, open_source
 from sfi_ros.synthetic import SyntheticFrame, SyntheticStreet
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from sfi_ros.encodings import ENCODINGS, MAX_MEGAPIXELS, ImageError, check_size, decode_compressed, to_rgb
+from sfi_ros.frames.encodings import ENCODINGS, MAX_MEGAPIXELS, ImageError, check_size, decode_compressed, to_rgb
 
 try:
     from cv_bridge import CvBridge

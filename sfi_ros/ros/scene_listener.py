@@ -13,7 +13,7 @@ from rclpy.qos import QoSProfile
 from rclpy.time import Time
 from sensor_msgs.msg import Image
 
-from sfi_ros.encodings import view
+from sfi_ros.frames.encodings import view
 from sfi_ros.inference import Scene, Timing
 from sfi_ros.ros.image_messages import rgb_of
 

@@ -1,0 +1,1 @@
+"""Where frames come from: images, folders, videos, bags and the synthetic street."""

@@ -1,0 +1,1 @@
+"""Recordings: results written to folders and bags, ahead of and behind the engine."""

@@ -1,0 +1,354 @@
+"""The benchmark scripts end to end at tiny sizes, and what their numbers rest on."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import engine, flops, machine, offline, released, ros_latency, soak, stand_ins, tables, workers
+from sfi_ros.frames.sources import SourceError
+from sfi_ros.inference import InferenceEngine
+from sfi_ros.network import checkpoint, zoo
+from sfi_ros.network.preprocessing import normalize
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> Path:
+    """The released network's stand-in; its mask is neither empty nor full."""
+    return stand_ins.weights_for(released.NAME, tmp_path_factory.mktemp("weights"), boundary="raw")
+
+
+@pytest.fixture(scope="module")
+def frames() -> np.ndarray:
+    return stand_ins.street_frames(128, 64, 3)
+
+
+@pytest.fixture
+def small_machine(monkeypatch):
+    monkeypatch.setattr(machine, "SIZES", {"cpu": (64, (8, 16, 16), 1 << 16)})
+
+
+def a_machine(**values: float | None) -> machine.Machine:
+    rates = {"float32": 100.0, "bfloat16": 200.0}
+    return machine.Machine("cpu", "some", 1, rates, {"float32": 150.0, "bfloat16": 50.0}, 10.0, **values)
+
+
+# --- tables --------------------------------------------------------------------------------------------------------
+
+
+def some_table(**rows: float | None) -> tables.Table:
+    columns = (tables.Column("name", "name", identity=True), tables.Column("ms", "ms", ".1f"))
+    return tables.Table("some", "Some", columns, [{"name": name, "ms": value} for name, value in rows.items()])
+
+
+def parsed(*words: str):
+    parser = argparse.ArgumentParser()
+    tables.add_options(parser)
+    return parser.parse_args(words)
+
+
+def test_tables_print_markdown_and_write_what_they_were_made_of(tmp_path, capsys):
+    path = tmp_path / "new" / "some.json"
+    tables.report(parsed("--json", str(path)), some_table(a=1.25, b=None), device="cpu")
+    printed = capsys.readouterr().out
+    assert "| a    | 1.2 |" in printed
+    assert "| b    |   - |" in printed
+    content = json.loads(path.read_text())
+    assert content["tables"] == [
+        {"name": "some", "title": "Some", "rows": [{"name": "a", "ms": 1.25}, {"name": "b", "ms": None}]}
+    ]
+    assert content["device"] == "cpu"
+    assert content["versions"]["torch"] == torch.__version__.partition("+")[0]
+    assert {"command", "date", "commit"} <= set(content)
+    assert content["machine"]["cores"] >= 1
+
+
+def test_compare_prints_new_over_old_row_by_row(tmp_path, capsys):
+    path = tmp_path / "old.json"
+    tables.write(path, some_table(a=2.0, gone=1.0, zero=0.0))
+    tables.report(parsed("--compare", str(path)), some_table(a=3.0, new=1.0, zero=1.0))
+    printed = capsys.readouterr().out.partition("new / old")[2]
+    lines = {line.split("|")[1].strip(): line.split("|")[2].strip() for line in printed.splitlines() if "|" in line}
+    assert lines["a"] == "1.50x"
+    assert lines["new"] == "only in the new run"
+    assert lines["gone"] == "only in the old run"
+    assert lines["zero"] == "-"
+
+
+def test_compare_refuses_what_is_no_measurement(tmp_path, capsys):
+    (tmp_path / "other.json").write_text("[]")
+    with pytest.raises(SystemExit, match="must be a JSON that --json wrote"):
+        tables.report(parsed("--compare", str(tmp_path / "other.json")), some_table(a=1.0))
+    with pytest.raises(SystemExit):
+        parsed("--compare", str(tmp_path / "absent.json"))
+    assert "does not exist" in capsys.readouterr().err
+
+
+# --- the baseline ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("boundary", ["raw", "dilated"])
+def test_the_literal_network_equals_that_of_the_zoo(boundary, weights, frames):
+    network = zoo.build(released.NAME, boundary=boundary).eval()
+    network.load_state_dict(checkpoint.load(weights).network.state_dict())
+    images = normalize(torch.from_numpy(frames).permute(0, 3, 1, 2))
+    filled: list[torch.Tensor] = []  # what the late encoder, which both share, reads
+    network.late.register_forward_pre_hook(lambda _, inputs: filled.append(inputs[0]))
+    with torch.inference_mode():
+        fast, literal = network(images), released.LiteralSFINet.of(network)(images)
+    assert 0.05 < (literal.foreground > 0).float().mean() < 0.6
+    assert torch.equal(literal.foreground, fast.foreground)
+    assert torch.equal(filled[0], filled[1])
+    # Its memory lies otherwise, so that the convolutions behind it round otherwise.
+    torch.testing.assert_close(literal.background, fast.background, rtol=1e-4, atol=1e-4)
+    network.options = replace(network.options, fill="zero")
+    with torch.inference_mode():
+        assert not torch.allclose(network(images).background, literal.background, rtol=1e-2, atol=1e-2)
+
+
+def test_the_released_engine_gives_what_the_engine_gives(weights, frames):
+    plain = released.ReleasedEngine(weights, input_height=64)(list(frames))
+    ours = InferenceEngine.load(weights, device="cpu", precision="float32", input_height=64)(list(frames))
+    for one, other in zip(plain, ours, strict=True):
+        assert one.foreground.shape == other.foreground.shape == (64, 128)
+        # The engine decides on bytes: classes as probable as each other but for 1/255 may fall either way.
+        assert (one.foreground == other.foreground).mean() > 0.97
+        assert (one.background == other.background).mean() > 0.97
+        assert np.abs(one.confidence.astype(int) - other.confidence).mean() < 2
+        assert min(one.timing.preprocess, one.timing.network, one.timing.postprocess) > 0
+
+
+def test_stand_ins_mask_about_what_is_foreground():
+    network = stand_ins.stand_in("fast-resnet18")
+    frames = stand_ins.street_frames(256, 144, 4)
+    with torch.inference_mode():
+        logits = network(normalize(torch.from_numpy(frames).permute(0, 3, 1, 2)))
+    shares = (logits.foreground > 0).float().mean((1, 2, 3))
+    assert shares.min() > 0.05
+    assert shares.max() < 0.6
+    assert logits.background.abs().max() < 1e3  # far from where half precision ends
+
+
+def test_photos_of_a_folder(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"damaged")
+    with pytest.raises(SourceError, match="no image that OpenCV can decode"):
+        stand_ins.folder_frames(tmp_path, 32, 16, 5)
+    cv2.imwrite(str(tmp_path / "b.png"), np.full((20, 30, 3), (10, 20, 30), np.uint8))
+    assert np.array_equal(stand_ins.folder_frames(tmp_path, 32, 16, 5), np.full((1, 16, 32, 3), (30, 20, 10), np.uint8))
+
+
+# --- operations, peak and floor --------------------------------------------------------------------------------------
+
+
+def test_flops_are_those_of_the_design():
+    cost = flops.cost("paper-resnet18", 256, 512)
+    assert round(cost.flop / 1e9) == 332
+    assert round(cost.parameters / 1e6, 1) == 22.5
+    assert 0 < cost.foreground_flop < cost.flop
+
+
+@pytest.mark.parametrize("name", zoo.NAMES)
+def test_layers_sum_to_the_whole(name):
+    cost = flops.cost(name, 64, 128)
+    assert sum(layer.flop for layer in cost.layers) == cost.flop
+
+
+def test_floor_is_what_takes_longest():
+    cost = flops.Cost(flop=3 * 10**9, foreground_flop=0, parameters=10**6, layers=(flops.Layer(3 * 10**9, 10**9),))
+    assert cost.floor(a_machine(), "float32") == pytest.approx(3 / 150)  # the better rate of matmul and convolution
+    assert cost.floor(a_machine(), "bfloat16", images=2) == pytest.approx(6 / 200)
+    assert cost.floor(a_machine(), "float32", read=10**9, written=10**9) == pytest.approx(2.004 / 10)
+    behind_a_bus = a_machine(to_device_gbytes=2.0, from_device_gbytes=4.0)
+    assert cost.floor(behind_a_bus, "float32", read=10**9) == pytest.approx(1 / 2)
+    assert cost.floor_by_layers(a_machine(), "float32") == pytest.approx(4 / 10)
+    assert cost.traffic("bfloat16") == 2 * 10**9
+
+
+def test_machine_measures(small_machine, tmp_path):
+    machine.main(["--device", "cpu", "--seconds", "0.01", "--json", str(tmp_path / "machine.json")])
+    peak = json.loads((tmp_path / "machine.json").read_text())["peak"]
+    numbers = [*peak["matmul_gflops"].values(), *peak["conv_gflops"].values(), peak["copy_gbytes"]]
+    assert len(numbers) == 5
+    assert all(math.isfinite(number) and number > 0 for number in numbers)
+
+
+def test_flops_script(small_machine, tmp_path, capsys):
+    flops.main(["--height", "64", "--width", "128", "--floor", "--json", str(tmp_path / "flops.json")])
+    rows = json.loads((tmp_path / "flops.json").read_text())["tables"][1]["rows"]
+    assert [row["network"] for row in rows] == list(zoo.NAMES)
+    assert all(row["layers_ms_float32"] >= row["floor_ms_float32"] > 0 for row in rows)
+    assert "fast-mobilenetv2" in capsys.readouterr().out
+
+
+# --- engine ----------------------------------------------------------------------------------------------------------
+
+TINY = ["--device", "cpu", "--source", "128x64", "--heights", "32", "--networks", "fast-mobilenetv2"]
+TINY += ["--seconds", "0.2", "--rounds", "2"]
+
+
+def test_engine_script(small_machine, tmp_path, capsys):
+    path = tmp_path / "engine.json"
+    # float16 is refused on a CPU: such a row says so, and the others are measured
+    engine.main([*TINY, "--precisions", "float32,float16", "--batches", "2", "--json", str(path)])
+    first = capsys.readouterr().out
+    assert "not measured: fast-mobilenetv2, pytorch, float16: ValueError: float16 is slower" in first
+    rows = json.loads(path.read_text())["tables"][1]["rows"]
+    baseline, measured, refused = rows
+    assert (baseline["network"], baseline["backend"], baseline["batch"]) == ("paper-resnet18, released", "literal", 1)
+    assert (measured["network"], measured["precision"], measured["batch"]) == ("fast-mobilenetv2", "float32", 2)
+    assert refused["precision"] == "float16"
+    for row in (baseline, measured):
+        assert row["input"] == "64x32"
+        assert 0 < row["p50_ms"] <= row["p95_ms"]
+        assert row["memory_mb"] > 0
+        assert row["floor_ms"] > 0
+        assert 0 < row["foreground"] < 1
+        assert row["gflop"] == pytest.approx(flops.cost(row["network"].split(",")[0], 32, 64).flop / 1e9)
+        assert row["ratio"] == pytest.approx(row["frames_per_second"] / baseline["frames_per_second"])
+
+    tables.compare(path, tables.Table("engine cpu", "", engine.COLUMNS, rows))
+    compared = capsys.readouterr().out
+    assert compared.count("1.00x") > 20
+    assert "only in" not in compared
+
+
+def test_cameras(small_machine, tmp_path):
+    path = tmp_path / "cameras.json"
+    engine.main([*TINY, "--precisions", "float32", "--cameras", "1,2", "--json", str(path)])
+    table = json.loads(path.read_text())["tables"][1]
+    assert table["name"] == "cameras cpu"
+    _, one, two = table["rows"]
+    assert one["over_one_camera"] == 1.0
+    assert two["over_one_camera"] == pytest.approx(two["frames_per_second"] / one["frames_per_second"])
+    assert two["frames_per_camera"] == pytest.approx(two["frames_per_second"] / 2)
+
+
+def test_a_process_that_dies_is_named(weights, frames, tmp_path):
+    np.save(tmp_path / "frames.npy", frames)
+    worker = workers.Worker(workers.Case(released.NAME, workers.LITERAL, "float32", 1, (128, 64), 32, "cpu", None))
+    try:
+        worker.start(weights, tmp_path / "frames.npy")
+        worker.turn(0.0)
+        assert len(worker.times.calls) == 1
+        worker._process.kill()
+        worker.turn(0.0)
+        assert worker.problem == "the process ended with status -9"
+    finally:
+        worker.close()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--networks", "fast-resnet17"], "unknown fast-resnet17; known are paper-resnet18"),
+        (["--backends", "tensorflow"], "unknown tensorflow"),
+        (["--backends", "onnxruntime", "--precisions", "bfloat16"], "ONNX Runtime computes in float32"),
+        (["--batches", "0"], "must be 1 or more"),
+        (["--source", "1080p"], "invalid sizes value"),
+    ],
+)
+def test_wrong_options_are_named(words, message, capsys):
+    with pytest.raises(SystemExit):
+        engine.main(["--device", "cpu", *words])
+    assert message in capsys.readouterr().err
+
+
+def test_groups_share_their_baseline_and_are_bounded():
+    options = engine._parser().parse_args(["--all", "--device", "cpu"])
+    groups = list(engine._groups(engine._cases(options)))
+    assert all(len({case.baseline() for case in group}) == 1 and len(group) <= engine.TOGETHER for group in groups)
+    cases = [case for group in groups for case in group]
+    # networks, heights, batches; two precisions of two backends, and ONNX Runtime in float32
+    assert len(cases) == len(set(cases)) == len(zoo.NAMES) * 2 * 3 * (2 * 2 + 1)
+
+
+# --- memory ----------------------------------------------------------------------------------------------------------
+
+SMALL = ["--device", "cpu", "--sizes", "96x64,64x64,80x48", "--height", "32", "--rounds", "3", "--frames", "30"]
+
+
+def test_soak_script(tmp_path):
+    path = tmp_path / "soak.json"
+    soak.main([*SMALL, "--most-growth", "0.5", "--json", str(path)])
+    content = json.loads(path.read_text())
+    rows = content["tables"][0]["rows"]
+    assert [row["round"] for row in rows] == [0, 1, 2]
+    assert all(row["frames"] == 9 for row in rows)  # three sizes, alone and as pairs
+    assert all(row["equal"] == 1.0 and row["resident_mb"] > 100 for row in rows)
+    assert abs(content["growth"]["resident_mb"]) < 0.5
+
+
+def test_soak_finds_what_grows_and_what_changes(monkeypatch):
+    kept: list[np.ndarray] = []
+    infer = InferenceEngine.__call__
+
+    def leaking(self, images):
+        kept.append(np.ones(10**7))  # 480 MB a round: other tests have left some in this process
+        return infer(self, images)
+
+    monkeypatch.setattr(InferenceEngine, "__call__", leaking)
+    with pytest.raises(SystemExit, match="memory grew by more than 5%"):
+        soak.main(SMALL)
+    kept.clear()
+
+    def forgetful(self, images):
+        kept.append(np.ones(0))
+        return infer(self, [np.zeros_like(image) for image in images] if len(kept) > 15 else images)
+
+    monkeypatch.setattr(InferenceEngine, "__call__", forgetful)
+    with pytest.raises(SystemExit, match="classes were not those of the first round"):
+        soak.main([*SMALL, "--most-growth", "0.5"])
+
+
+def test_growth_compares_later_rounds_with_earlier_ones():
+    rows = [{"mb": value} for value in (900.0, 100.0, 110.0, 99.0, 121.0)]
+    assert soak.growth(rows, "mb") == pytest.approx(0.1)
+
+
+def test_gpu_script_goes_on_and_names_what_failed(tmp_path):
+    script = Path(soak.__file__).with_name("on_gpu.sh")
+    environment = {**os.environ, "PYTHON": sys.executable, "DEVICE": "nonsense"}
+    command = ["bash", str(script), str(tmp_path), "machine", "soak"]
+    child = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert child.returncode == 1
+    assert "failed or out of time: machine soak" in child.stdout
+    for name in ("machine", "soak"):
+        assert "unknown device 'nonsense'" in (tmp_path / f"{name}.log").read_text()
+
+
+# --- offline ---------------------------------------------------------------------------------------------------------
+
+
+def test_offline_script(tmp_path):
+    path = tmp_path / "offline.json"
+    offline.main(["--device", "cpu", "--source", "96x64", "--frames", "6", "--processes", "1,2", "--json", str(path)])
+    one, two = json.loads(path.read_text())["tables"][0]["rows"]
+    assert (one["processes"], one["frames"], two["processes"], two["frames"]) == (1, 6, 2, 12)
+    assert one["over_one"] == 1.0
+    assert two["over_one"] == pytest.approx(two["frames_per_second"] / one["frames_per_second"])
+    with pytest.raises(SystemExit, match="cuda:77"):
+        offline.main(["--device", "cuda:77", "--source", "96x64", "--frames", "2", "--processes", "1"])
+
+
+# --- ROS -------------------------------------------------------------------------------------------------------------
+
+
+def test_ros_latency_script(tmp_path):
+    pytest.importorskip("rclpy", reason="needs ROS 2 (pip install '.[ros]')")
+    path = tmp_path / "ros.json"
+    small = ["--width", "64", "--height", "32", "--rate", "20", "--seconds", "0.5"]
+    ros_latency.main([*small, "--streams", "transport", "--json", str(path)])
+    rows = json.loads(path.read_text())["tables"][0]["rows"]
+    assert [row["profile"] for row in rows] == ["no", "yes"]
+    assert all(row["sent"] == 10 and row["received"] > 0 for row in rows)

@@ -1,0 +1,158 @@
+"""The camera player as a process: every kind of source, calibration, compression, looping, refusals."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS 2 is not installed (pip install sfi_ros[ros])")
+
+from ros_bags import write_bag
+from ros_harness import Probe, Process, wait_for
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from sfi_ros.frames.encodings import view
+from sfi_ros.ros.image_messages import rgb_of
+from sfi_ros.synthetic import SyntheticStreet
+
+pytestmark = pytest.mark.timeout(1200)
+
+
+@pytest.fixture(scope="module")
+def probe():
+    probe = Probe()
+    yield probe
+    probe.close()
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    street = SyntheticStreet(seed=2, width=64, height=48)
+    return [street.frame(number).image for number in range(4)]
+
+
+def play(probe, tmp_path, *arguments, topic="/image", message_type=Image, until=None):
+    """Run a player to its end (or until a condition); returns its images and calibrations."""
+    words = [word for argument in arguments for word in ("-p", argument)]
+    with (
+        probe.listen("/camera_info", CameraInfo) as infos,  # first: the player begins when images are listened to
+        probe.listen(topic, message_type) as images,
+        Process("camera_player", *words, "-p", "wait_for_subscribers:=1", log=tmp_path / "log") as player,
+    ):
+        if until is None:
+            assert player.wait() == 0, player.log()
+        else:
+            wait_for(lambda: until(images.messages), "the player's images")
+            player.stop()
+        wait_for(lambda: len(infos.messages) >= len(images.messages) > 0, "calibrations")
+        return list(images.messages), list(infos.messages), player.log()
+
+
+def folder_of(pictures, folder):
+    folder.mkdir()
+    for number, picture in enumerate(pictures):
+        cv2.imwrite(str(folder / f"{number}.png"), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    return folder
+
+
+def test_the_synthetic_street_with_its_own_calibration(probe, tmp_path):
+    images, infos, _ = play(probe, tmp_path, "limit:=3", "seed:=5", "frame_id:=front")
+    street = SyntheticStreet(seed=5)
+    for number, image in enumerate(images):
+        np.testing.assert_array_equal(view(image), street.frame(number).image)
+        assert image.header.frame_id == "front"
+    assert len(images) == 3
+    assert [i.header.stamp for i in infos] == [i.header.stamp for i in images]
+    np.testing.assert_allclose(np.reshape(infos[0].k, (3, 3)), street.camera_matrix)
+    assert (infos[0].width, infos[0].height) == (512, 256)
+
+
+def test_a_folder_skips_what_is_no_image(probe, tmp_path, pictures):
+    folder = folder_of(pictures, tmp_path / "images")
+    (folder / "1.png").write_bytes(b"no image")
+    images, infos, log = play(probe, tmp_path, f"source:={folder}", "rate:=30.0", "field_of_view:=90.0")
+    assert len(images) == 3
+    np.testing.assert_array_equal(view(images[1]), pictures[2])
+    assert "1.png skipped" in log
+    assert infos[0].k[0] == pytest.approx(32)  # half the width, at 90 degrees
+
+
+def test_compressed_and_endless(probe, tmp_path, pictures):
+    folder = folder_of(pictures[:2], tmp_path / "images")
+    images, _, _ = play(
+        probe,
+        tmp_path,
+        f"source:={folder}",
+        "rate:=50.0",
+        "loop:=true",
+        "image_transport:=compressed",
+        topic="/image/compressed",
+        message_type=CompressedImage,
+        until=lambda messages: len(messages) >= 5,
+    )
+    for number, image in enumerate(images[:5]):
+        assert np.abs(rgb_of(image).astype(int) - pictures[number % 2]).mean() < 10
+
+
+def test_a_video(probe, tmp_path, pictures):
+    path = tmp_path / "drive.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 25, (64, 48))
+    if not writer.isOpened():
+        pytest.skip("OpenCV cannot write MJPEG here")
+    for picture in pictures:
+        writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    writer.release()
+    images, _, log = play(probe, tmp_path, f"source:={path}")
+    assert len(images) == 4
+    assert "at 25 frames/s" in log
+
+
+@pytest.mark.parametrize("storage", ["sqlite3", "mcap"])
+def test_a_bag_with_its_calibration(probe, tmp_path, pictures, storage):
+    bag = write_bag(tmp_path / "bag", pictures, storage=storage, rate=20.0)
+    images, infos, log = play(probe, tmp_path, f"source:={bag}")
+    assert len(images) == 4
+    np.testing.assert_array_equal(view(images[3]), pictures[3])
+    assert infos[0].k[0] == pytest.approx(123.0)
+    assert infos[0].distortion_model == "plumb_bob"
+    assert "at 20 frames/s" in log
+
+
+def test_a_calibration_file_is_scaled_to_the_images(probe, tmp_path, pictures):
+    path = tmp_path / "camera.yaml"
+    path.write_text(
+        """
+image_width: 128
+image_height: 96
+camera_name: front
+distortion_model: plumb_bob
+camera_matrix: {rows: 3, cols: 3, data: [100.0, 0.0, 63.5, 0.0, 100.0, 47.5, 0.0, 0.0, 1.0]}
+distortion_coefficients: {rows: 1, cols: 5, data: [0.1, 0.0, 0.0, 0.0, 0.0]}
+rectification_matrix: {rows: 3, cols: 3, data: [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]}
+projection_matrix: {rows: 3, cols: 4, data: [100.0, 0.0, 63.5, 0.0, 0.0, 100.0, 47.5, 0.0, 0.0, 0.0, 1.0, 0.0]}
+"""
+    )
+    folder = folder_of(pictures[:1], tmp_path / "images")
+    _, infos, _ = play(probe, tmp_path, f"source:={folder}", f"calibration:={path}")
+    assert (infos[0].width, infos[0].height) == (64, 48)
+    assert infos[0].k[0] == pytest.approx(50.0)
+    assert infos[0].k[2] == pytest.approx(31.5)  # the middle stays the middle
+    assert infos[0].d[0] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("argument", "reason"),
+    [
+        ("source:=/no/such/thing", "/no/such/thing does not exist"),
+        ("calibration:=/no/such.yaml", "/no/such.yaml cannot be read"),
+        ("image_transport:=theora", "accepted are 'raw' and 'compressed'"),
+        ("rate:=fast", "rate"),
+        ("rate:=-1.0", "rate"),
+    ],
+)
+def test_what_cannot_be_played_is_named(tmp_path, argument, reason):
+    with Process("camera_player", "-p", argument, log=tmp_path / "log") as player:
+        assert player.wait() == 1
+        assert reason in player.log()
+        assert "Traceback" not in player.log()

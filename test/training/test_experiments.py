@@ -1,0 +1,192 @@
+"""Every table of the paper runs end to end at the smallest scale, skips what is finished, and averages as it says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from conftest import SHARED
+
+from training import experiments, train
+from training.configuration import ConfigurationError, fingerprint
+from training.experiments import SCALES, averaged_scores, configure, folder_of, table
+from training.learning.callbacks import ScoreLog
+
+pytestmark = pytest.mark.timeout(1200)  # a minute on an idle machine; many on a busy one
+SMOKE = ("--scale", "smoke")
+
+
+def printed(capsys: pytest.CaptureFixture, name: str, output: Path, *more: str) -> str:
+    capsys.readouterr()
+    assert experiments.main([name, *SMOKE, "--output", str(output), *more]) == 0
+    return capsys.readouterr().out
+
+
+def cells(text: str) -> list[list[str]]:
+    """The body of the printed table."""
+    return [[cell.strip() for cell in line.strip("│").split("│")] for line in text.splitlines() if line.startswith("│")]
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for all tables: they share runs."""
+    return tmp_path_factory.mktemp("experiments")
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+
+
+def test_table_3_is_filled_and_finished_runs_are_skipped(
+    output: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = printed(capsys, "table3", output)
+    body = cells(text)
+    assert [row[0] for row in body] == ["image", "block2", "block4", "logits"]
+    for row in body:
+        assert all(re.fullmatch(r"\d+\.\d", row[column]) for column in (1, 3, 5)), row
+        assert row[2] == row[4] == "-", "the paper's numbers are not known for sure"
+    assert "mean of the last 5 validations" in text
+    assert "not comparable with the paper" in text
+    assert not list(output.rglob("*.ckpt")), "the checkpoints of finished runs are large"
+
+    monkeypatch.setattr(train, "run", lambda *_, **__: pytest.fail("trained again"))
+    assert cells(printed(capsys, "table3", output)) == body
+
+
+def test_table_4_shares_its_run_with_table_3(output: Path, capsys: pytest.CaptureFixture) -> None:
+    before = len(list((output / "smoke").glob("*"))) if (output / "smoke").exists() else 0
+    body = cells(printed(capsys, "table4", output))
+    assert len(body) == 8 and len({tuple(row[:3]) for row in body}) == 8
+    shared = {folder_of(configure(t, row, SCALES["smoke"], ()), output) for t in tables(3, 4) for row in t.rows}
+    assert len(shared) == 11
+    assert len(list((output / "smoke").glob("*"))) == (11 if before else 8)
+
+
+def tables(*numbers: int) -> list[experiments.Table]:
+    return [table(f"table{number}", SCALES["smoke"]) for number in numbers]
+
+
+def test_tables_1_and_2_train_the_papers_networks_once(output: Path, capsys: pytest.CaptureFixture) -> None:
+    first = cells(printed(capsys, "table1", output))
+    assert len(first) == 8 and {row[0] for row in first} == {"two-stage", "single stage"}
+    runs = set((output / "smoke").glob("*resnet*"))
+    assert len(runs) == 8
+    second = cells(printed(capsys, "table2", output))
+    assert len(second) == 4 and {row[2] for row in second} == {"predicted"}
+    assert set((output / "smoke").glob("*resnet*")) == runs, "table 2 measures the networks of table 1"
+
+
+def test_the_quickstart_comparison_shows_untrained_control_and_ours(
+    output: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # or a quickstart run of this checkout would be used
+    body = cells(printed(capsys, "quickstart-comparison", output))
+    assert [row[:3] for row in body] == [
+        ["untrained", "MPI", "-"],
+        ["trained", "blacked out", "no"],
+        ["trained", "MPI", "yes"],
+    ]
+    assert all(0 <= float(row[3]) <= 100 for row in body)
+
+
+def test_ablations_change_one_thing_in_each_row(output: Path, capsys: pytest.CaptureFixture) -> None:
+    body = cells(printed(capsys, "ablations", output, "--list"))
+    assert not body
+    body = cells(printed(capsys, "ablations", output))
+    rows = experiments.ablation_rows()
+    assert [row[0] for row in body] == [row.label[0] for row in rows]
+    assert all(len(row) == 4 and 0 <= float(row[1]) <= 100 for row in body), "no column of the paper's"
+    for scale in ("tiny", "full"):
+        wanted = table("ablations", SCALES[scale])
+        plain, *changed = (fingerprint(configure(wanted, row, SCALES[scale], ())) for row in wanted.rows)
+        assert len({plain, *changed}) == len(rows), "every row changes something"
+
+
+def test_a_run_in_its_own_folder_is_used(tmp_path: Path) -> None:
+    scale = SCALES["smoke"]
+    wanted = table("quickstart-comparison", scale)
+    own = tmp_path / "quickstart"
+    control, ours = (configure(wanted, row, scale, [f"output={own}"]) for row in wanted.rows[1:])
+    assert folder_of(ours, tmp_path / "x").parent == tmp_path / "x"
+    train.run(ours)
+    assert folder_of(ours, tmp_path / "x") == own
+    assert folder_of(control, tmp_path / "x").parent == tmp_path / "x"
+
+
+def test_a_stopped_run_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scale = SCALES["smoke"]
+    configuration = configure(
+        table("quickstart-comparison", scale), table("quickstart-comparison", scale).rows[2], scale, ()
+    )
+    calls = []
+    monkeypatch.setattr(train, "run", lambda _, resume: calls.append(resume))
+    experiments.ensure_trained(configuration, tmp_path)
+    (tmp_path / "last.ckpt").touch()
+    experiments.ensure_trained(configuration, tmp_path, keep_checkpoints=True)
+    assert calls == [None, "last"]
+
+
+def test_the_last_five_validations_are_averaged(tmp_path: Path) -> None:
+    log = ScoreLog(tmp_path / "scores.jsonl")
+    for step in range(1, 9):
+        value = float("nan") if step == 8 else step / 10
+        log.append(step, {"street": {"foreground_region_miou": step / 10, "all_region_miou": value, "mask_iou": 0.5}})
+    scores, count = averaged_scores(tmp_path, "street", 5)
+    assert count == 5
+    assert scores == pytest.approx({"foreground_region_miou": 0.6, "all_region_miou": 0.55, "mask_iou": 0.5})
+    assert averaged_scores(tmp_path, "street", 1)[0]["foreground_region_miou"] == pytest.approx(0.8)
+
+
+def test_the_full_scale_is_the_papers_recipe() -> None:
+    """DESIGN.md section 5, value by value."""
+    full = SCALES["full"]
+    for name, batches in (("table1", {8, 4}), ("table3", {8}), ("table4", {8})):
+        wanted = table(name, full)
+        configurations = [configure(wanted, row, full, ()) for row in wanted.rows]
+        assert {c.data.batch_size for c in configurations} == batches
+        for configuration in configurations:
+            optimizer, schedule = configuration.optimizer, configuration.schedule
+            assert (optimizer.name, optimizer.encoder_rate, optimizer.head_rate) == ("adam", 1e-4, 1e-4)
+            assert (optimizer.betas, optimizer.weight_decay, optimizer.decay_vectors) == ((0.6, 0.9), 1e-4, True)
+            assert optimizer.clip_norm is None and optimizer.ema_decay == 0
+            assert (schedule.epochs, schedule.decay, schedule.staircase_epochs) == (50, "staircase", 20)
+            assert configuration.fake_masks.sizes == (0.1, 0.4)
+            assert configuration.losses.class_weights == (1.0, 5.81867525, 0.78376658)
+            assert configuration.losses.mask_overlap == "none" and configuration.losses.hidden_weight == 1
+        assert len({fingerprint(c) for c in configurations}) == len(configurations), "no row is another one"
+    base = configure(table("table3", full), table("table3", full).rows[1], full, ())
+    assert base.network.name == "paper-resnet18" and base.network.input_height == 256 and base.fake_masks.count == 3
+
+
+def test_the_papers_numbers_stand_beside_ours_only_where_they_are_comparable() -> None:
+    known = {row.label: dict(row.paper) for row in table("table2", SCALES["full"]).rows if row.paper}
+    assert known == {
+        ("single stage", "resnet18", "predicted"): {"foreground_region_miou": 39.2, "all_region_miou": 59.4},
+        ("single stage", "resnet50", "predicted"): {"foreground_region_miou": 45.3, "all_region_miou": 61.1},
+    }
+    assert SCALES["full"].comparable and not SCALES["smoke"].comparable and not SCALES["tiny"].comparable
+
+
+def test_table_2_asks_for_kitti_and_every_table_measures_on_it_once_it_is_there() -> None:
+    full = SCALES["full"]
+    with pytest.raises(ConfigurationError, match=r"add data\.roots\.kitti=FOLDER"):
+        configure(table("table2", full), table("table2", full).rows[0], full, ())
+    extra = [f"data.roots.kitti={SHARED / 'data/kitti_dev'}"]
+    runs = {fingerprint(configure(table("table2", full), row, full, extra)) for row in table("table2", full).rows}
+    assert runs < {
+        fingerprint(configure(table("table1", full), row, full, extra)) for row in table("table1", full).rows
+    }
+
+
+def test_list_trains_nothing(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    text = printed(capsys, "table4", tmp_path, "--list")
+    assert text.count("not started") == 8 and "fake_masks.count=0" in text
+    assert not (tmp_path / "smoke").exists()
+
+
+def test_a_wrong_setting_is_an_error_and_not_a_traceback(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert experiments.main(["table3", *SMOKE, "--output", str(tmp_path), "schedule.step=3"]) == 2
+    assert "did you mean 'schedule.steps'" in capsys.readouterr().err

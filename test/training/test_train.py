@@ -1,0 +1,740 @@
+"""Training: stopped runs continue exactly, several processes or parts equal one batch, errors say what is wrong."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from conftest import ROOT
+from lightning.pytorch.callbacks import Callback
+from torchvision.io import write_jpeg, write_png
+
+from sfi_ros.network import checkpoint
+from sfi_ros.network.preprocessing import normalization
+from training import train
+from training.configuration import Configuration, ConfigurationError, as_dictionary, fingerprint, from_dictionary, load
+from training.data.data_module import StreetData, TrainingSet, augments_on_device, stack
+from training.data.datasets import DatasetError, Synthetic
+from training.learning.callbacks import Interrupted, ScoreLog
+from training.learning.lightning_module import (
+    AveragedNetwork,
+    InpaintingModule,
+    NonFiniteLoss,
+    answer,
+    build_network,
+    build_optimizer,
+    rate_schedule,
+)
+from training.learning.losses import losses, supervision
+
+pytestmark = pytest.mark.timeout(900)
+
+TINY: dict[str, Any] = {
+    "network": {"name": "fast-mobilenetv2", "input_height": 32},
+    "data": {
+        "train": {"street": {"dataset": "synthetic", "split": "train", "drives": 2, "frames": 6}},
+        "validation": {"street": {"dataset": "synthetic", "split": "val", "drives": 1, "frames": 3}},
+        "batch_size": 4,
+        "workers": 0,
+    },
+    "augmentation": {"crop": [32, 64], "scale": [0.8, 1.4], "flip": 0.5, "brightness": 0.3, "noise": 0.2},
+    "optimizer": {"ema_decay": 0.9},
+    "schedule": {"steps": 6, "validate_every": 3, "warmup_steps": 2},
+    "run": {"accelerator": "cpu", "log_every": 1, "checkpoint_every": None, "pictures": 1, "half": False},
+}
+LIKE_ONE_BATCH = ("network.freeze_batch_norm=true", "network.dropout=0", "optimizer.ema_decay=0", "run.pictures=0")
+"""What a step must not depend on: how the batch is divided changes neither of these."""
+
+
+def configured(folder: Path, *overrides: str) -> Configuration:
+    file = folder.with_suffix(".yaml")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(yaml.safe_dump(TINY))
+    return load(file, [f"output={folder}", *overrides])
+
+
+def state(file: Path) -> dict[str, Any]:
+    return torch.load(file, weights_only=True)
+
+
+def assert_equal(one: Any, other: Any, where: str = "") -> None:
+    """Equal to the last bit, all the way down."""
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), where
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys(), where
+        for key in one:
+            assert_equal(one[key], other[key], f"{where}.{key}")
+    elif isinstance(one, (list, tuple)):
+        assert len(one) == len(other), where
+        for number, (a, b) in enumerate(zip(one, other, strict=True)):
+            assert_equal(a, b, f"{where}[{number}]")
+    else:
+        assert one == other, where
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Two folders hold the same training, whatever happened on the way."""
+    for name in ("last.ckpt", "best.ckpt"):
+        first, second = state(one / name), state(other / name)
+        for key in ("state_dict", "optimizer_states", "lr_schedulers", "global_step"):
+            assert_equal(first[key], second[key], f"{name}: {key}")
+    assert ScoreLog(one / "scores.jsonl").read() == ScoreLog(other / "scores.jsonl").read()
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+
+
+def logged(folder: Path, column: str) -> list[float]:
+    file = sorted((folder / "logs" / "csv").glob("version_*/metrics.csv"))[-1]
+    with file.open() as rows:
+        return [float(row[column]) for row in csv.DictReader(rows) if row.get(column)]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nobody disturbed."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    train.run(configured(folder))
+    return folder
+
+
+# --- a whole run -----------------------------------------------------------------------------------------------------
+
+
+def test_a_run_logs_scores_pictures_and_exports_with_scores(finished: Path) -> None:
+    rows = ScoreLog(finished / "scores.jsonl").read()
+    assert [row["step"] for row in rows] == [3, 6]
+    assert {"foreground_region_miou", "all_region_miou", "mask_iou", "all_region_iou_road"} <= set(
+        rows[0]["scores"]["street"]
+    )
+    assert len(logged(finished, "train/loss")) == 6
+    assert len(logged(finished, "val/street/all_region_miou")) == 2
+    events = [path.read_bytes() for path in (finished / "logs" / "tensorboard").rglob("events.*")]
+    assert any(b"validation/0" in content for content in events), "pictures are in TensorBoard"
+
+    product = checkpoint.load(finished / "model.safetensors")
+    best = state(finished / "best.ckpt")
+    row = next(row for row in rows if row["step"] == best["global_step"])
+    assert product.metadata.scores == {
+        f"street/{name}": value for name, value in row["scores"]["street"].items() if value is not None
+    }
+    assert product.metadata.extra["step"] == best["global_step"]
+    assert from_dictionary(product.metadata.extra["configuration"]) == load(finished / "config.yaml")
+    for name, value in product.network.state_dict().items():
+        assert torch.equal(value, best["state_dict"][f"average.network.{name}"]), "the moving average is exported"
+
+
+def test_the_seed_decides_everything_and_the_cache_nothing(finished: Path, tmp_path: Path) -> None:
+    """Six steps go twice through the street, so half of the samples come from memory; workers share it."""
+    train.run(configured(tmp_path / "same", "data.cache=ram", "data.cache_gigabytes=0.01", "data.workers=1"))
+    assert_same_run(finished, tmp_path / "same")
+    train.run(configured(tmp_path / "other", "seed=1", "schedule.steps=1", "schedule.validate_every=1"))
+    one, other = state(finished / "last.ckpt"), state(tmp_path / "other" / "last.ckpt")
+    assert not torch.equal(
+        one["state_dict"]["network.decoder.classifier.weight"], other["state_dict"]["network.decoder.classifier.weight"]
+    )
+
+
+def test_the_printed_command_evaluates_the_product(finished: Path, capsys: pytest.CaptureFixture) -> None:
+    from training import evaluate
+
+    command = train._farewell(load(finished / "config.yaml"), finished / "model.safetensors").splitlines()[-1]
+    arguments = shlex.split(command)[2:]
+    assert evaluate.main([*arguments, "--limit", "2", "--quiet"]) == 0
+    assert "synthetic" in capsys.readouterr().out
+
+
+def test_a_compiled_run_is_the_same_and_its_files_do_not_show_it(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the backend that generates no code: PyTorch tests the others, and they take a minute."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager", fullgraph=True))
+    folder = tmp_path / "run"
+    product = train.run(configured(folder, "run.compile=true", "schedule.steps=1", "schedule.validate_every=1"))
+    assert logged(folder, "train/loss") == pytest.approx(logged(finished, "train/loss")[:1], rel=1e-4)
+    assert state(folder / "last.ckpt")["state_dict"].keys() == state(finished / "last.ckpt")["state_dict"].keys()
+    assert checkpoint.load(product).metadata.extra["configuration"]["run"]["compile"] is True
+
+
+def test_training_goes_on_from_a_product_checkpoint(finished: Path, tmp_path: Path) -> None:
+    product = finished / "model.safetensors"
+    network = build_network(configured(tmp_path / "run", f"network.start_from={product}").network)
+    assert_equal(dict(network.state_dict()), dict(checkpoint.load(product).network.state_dict()))
+    with pytest.raises(ValueError, match=r"holds a fast-mobilenetv2, not a fast-resnet18: set network\.name="):
+        build_network(
+            configured(tmp_path / "run", f"network.start_from={product}", "network.name=fast-resnet18").network
+        )
+
+
+# --- stopping and resuming -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("where", "sample", "saved_step"),
+    [("training", 0, 1), ("training", 10, 3), ("training", 14, 4), ("validation", 1, 3), ("validation", 4, 6)],
+    ids=["first step", "before a validation", "between validations", "in a validation", "in the last validation"],
+)
+def test_a_stopped_run_ends_with_the_same_weights(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, sample: int, saved_step: int
+) -> None:
+    """SIGTERM comes while a certain sample is being loaded; the run saves, stops, and continues exactly."""
+    folder = tmp_path / "run"
+    loads = {"training": 0, "validation": 0}
+
+    def watched(original: Any, kind: str) -> Any:
+        def load_sample(self: Any, index: int) -> Any:
+            if kind == "training" or self.split == "val":
+                if (kind, loads[kind]) == (where, sample):
+                    signal.raise_signal(signal.SIGTERM)
+                loads[kind] += 1
+            return original(self, index)
+
+        return load_sample
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingSet, "__getitem__", watched(TrainingSet.__getitem__, "training"))
+        patch.setattr(Synthetic, "__getitem__", watched(Synthetic.__getitem__, "validation"))
+        with pytest.raises(Interrupted, match=f"SIGTERM after step {saved_step}"):
+            train.run(configured(folder))
+    assert state(folder / "last.ckpt")["global_step"] == saved_step
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL, "the signals are given back"
+    train.run(configured(folder), resume="last")
+    assert_same_run(finished, folder)
+    assert_equal(
+        checkpoint.load(folder / "model.safetensors").network.state_dict(),
+        checkpoint.load(finished / "model.safetensors").network.state_dict(),
+    )
+
+
+def test_a_run_continues_from_its_best_checkpoint(finished: Path, tmp_path: Path) -> None:
+    """Also if it was written where the optimizer is fused: how steps are computed is up to the machine."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    best = tmp_path / "best.ckpt"
+    saved = state(finished / "best.ckpt")
+    for group in saved["optimizer_states"][0]["param_groups"]:
+        group["fused"] = True
+    torch.save(saved, best)
+    train.run(configured(folder), resume=str(best))
+    first, second = state(finished / "last.ckpt"), state(folder / "last.ckpt") if best_is_early(best) else state(best)
+    assert_equal(first["state_dict"], second["state_dict"])
+
+
+def best_is_early(file: Path) -> bool:
+    return state(file)["global_step"] < TINY["schedule"]["steps"]
+
+
+def test_sigterm_from_outside_with_workers_and_the_printed_command_to_continue(tmp_path: Path) -> None:
+    """A real process, real workers; accumulation and augmentation by batches on top. Its twin is not stopped and has
+    no workers."""
+    steps = ("schedule.steps=12", "schedule.validate_every=12", "data.accumulate=2", "data.validation.street.frames=1")
+    steps += ("data.augment_on=device",)
+    folder = tmp_path / "run"
+    configuration = configured(folder, *steps)
+    file = tmp_path / "written.yaml"
+    file.write_text(yaml.safe_dump(as_dictionary(configuration)))
+    command = [sys.executable, str(ROOT / "training/train.py"), "--config", str(file), "data.workers=1"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(), cwd=ROOT
+    ) as process:
+        output = ""
+        for line in process.stdout:
+            output += line
+            if line.startswith("step 1/"):
+                process.send_signal(signal.SIGTERM)
+        assert process.wait() == 128 + signal.SIGTERM, output
+    stopped_at = int(re.search(r"stopped by SIGTERM after step (\d+)", output).group(1))
+    assert 1 <= stopped_at < 12 and state(folder / "last.ckpt")["global_step"] == stopped_at
+    again = shlex.split(output.strip().splitlines()[-1])
+    assert again[1:2] == ["training/train.py"] and again[-2:] == ["--resume", "last"]
+    done = subprocess.run(
+        [sys.executable, *again[1:]], capture_output=True, text=True, env=environment(), cwd=ROOT, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    train.run(configured(tmp_path / "twin", *steps))
+    assert_same_run(tmp_path / "twin", folder)
+
+
+def test_another_configuration_is_not_resumed(finished: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"optimizer\.head_rate: 0\.0008 -> 0\.001"):
+        train.run(configured(finished, "optimizer.head_rate=0.001", "run.log_every=5"), resume="last")
+
+
+def test_a_finished_run_is_not_overwritten_by_accident(finished: Path) -> None:
+    before = (finished / "last.ckpt").stat().st_mtime_ns
+    with pytest.raises(FileExistsError, match=r"--resume last continues it, --overwrite starts anew"):
+        train.run(configured(finished))
+    assert (finished / "last.ckpt").stat().st_mtime_ns == before
+
+
+# --- one batch, however it is divided --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def one_batch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("one") / "run"
+    train.run(configured(folder, *LIKE_ONE_BATCH, *THREE_STEPS))
+    return folder
+
+
+THREE_STEPS = (
+    "schedule.steps=3",
+    "losses.mask_overlap=dice",
+    "losses.hidden_weight=2",
+    "losses.doubtful_border=2",
+    "optimizer.encoder_rate=1e-5",
+    "optimizer.head_rate=1e-5",
+)
+
+
+def assert_close_run(one: Path, other: Path) -> None:
+    first, second = state(one / "last.ckpt")["state_dict"], state(other / "last.ckpt")["state_dict"]
+    for name, value in first.items():
+        torch.testing.assert_close(second[name], value, rtol=1e-5, atol=1e-5, msg=lambda text, n=name: f"{n}: {text}")
+    # Adam's step hides the size of a gradient; its second moments do not.
+    moments = [
+        torch.cat(
+            [entry["exp_avg"].flatten() for entry in state(f / "last.ckpt")["optimizer_states"][0]["state"].values()]
+        )
+        for f in (one, other)
+    ]
+    assert (moments[0] - moments[1]).norm() < 1e-3 * moments[0].norm()  # convolutions of other batch sizes round so
+
+
+def test_accumulated_parts_equal_the_undivided_batch(one_batch: Path, tmp_path: Path) -> None:
+    train.run(configured(tmp_path / "run", *LIKE_ONE_BATCH, *THREE_STEPS, "data.accumulate=4"))
+    assert_close_run(one_batch, tmp_path / "run")
+    assert state(tmp_path / "run" / "last.ckpt")["global_step"] == 3
+
+
+def test_two_processes_under_torchrun_equal_one_with_the_double_batch(one_batch: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    configured(folder)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += [str(ROOT / "training/train.py"), "--config", str(folder.with_suffix(".yaml")), f"output={folder}"]
+    done = subprocess.run(
+        [*command, *LIKE_ONE_BATCH, *THREE_STEPS], capture_output=True, text=True, env=environment(), check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_close_run(one_batch, folder)
+    assert logged(folder, "train/loss") == pytest.approx(logged(one_batch, "train/loss"), rel=1e-5)
+    assert logged(folder, "train/gradient_norm") == pytest.approx(logged(one_batch, "train/gradient_norm"), rel=1e-4)
+    # Three images on two processes: each is counted once.
+    one, two = (ScoreLog(f / "scores.jsonl").read()[-1]["scores"]["street"] for f in (one_batch, folder))
+    assert one == pytest.approx(two, abs=2e-3, nan_ok=True)
+    assert done.stdout.count("wrote ") == 1, "one process speaks"
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"cannot be split into data\.accumulate=3"):
+        configured(tmp_path / "run", "data.accumulate=3")
+
+
+# --- what goes wrong -------------------------------------------------------------------------------------------------
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_and_names(tmp_path: Path) -> None:
+    overrides = ("optimizer.head_rate=1e30", "optimizer.clip_norm=null", "schedule.warmup_steps=0")
+    assert "dataset: synthetic" in configured_text(tmp_path / "run")
+    status = train.main([*arguments(tmp_path / "run"), *overrides])
+    assert status == 1
+    message = (tmp_path / "run" / "stopped.txt").read_text()
+    assert re.search(r"the (loss|gradient) of step [1-5] is not finite", message), message
+    assert len(re.findall(r"street\d+/\d{6}", message)) == 4, "the four samples of the batch"
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_gradient_that_is_not_finite_stops_before_it_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fused: bool
+) -> None:
+    """With a fused optimizer, as on a GPU, the run learns of it one step later: the weights must be as before."""
+    from training.learning import lightning_module
+
+    if fused:
+        monkeypatch.setattr(lightning_module.InpaintingModule, "_is_fused", True)
+    networks: list[torch.nn.Module] = []
+
+    class Exploding(torch.autograd.Function):
+        @staticmethod
+        def forward(context: Any, value: torch.Tensor) -> torch.Tensor:
+            return value.clone()
+
+        @staticmethod
+        def backward(context: Any, gradient: torch.Tensor) -> torch.Tensor:
+            return gradient * float("inf")
+
+    def exploding(images: torch.Tensor, original=lightning_module.build_network) -> torch.nn.Module:
+        network = original(images)
+        networks.append(network)
+        network.early.register_forward_hook(lambda _, __, output: tuple(Exploding.apply(value) for value in output))
+        return network
+
+    monkeypatch.setattr(lightning_module, "build_network", exploding)
+    torch.manual_seed(0)
+    expected = build_network(configured(tmp_path / "run").network)
+    with pytest.raises(NonFiniteLoss, match=r"the gradient of step 0 is not finite; the batch was street\d+"):
+        train.run(configured(tmp_path / "run"))
+    assert_equal(dict(networks[0].named_parameters()), dict(expected.named_parameters()))
+    assert not (tmp_path / "run" / "last.ckpt").exists()
+
+
+def test_a_step_that_was_not_finite_is_never_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The very last step of a run with a fused optimizer: nobody comes later who would learn of it."""
+    from training.learning import lightning_module
+
+    monkeypatch.setattr(lightning_module.InpaintingModule, "_is_fused", True)
+    one = ("schedule.steps=1", "schedule.validate_every=1", "losses.background_weight=inf")
+    with pytest.raises(NonFiniteLoss, match=r"the loss of step 0 is not finite \(background \d"):
+        train.run(configured(tmp_path / "run", *one))
+    assert not (tmp_path / "run" / "last.ckpt").exists()
+
+
+def arguments(folder: Path) -> list[str]:
+    configured(folder)
+    return ["--config", str(folder.with_suffix(".yaml")), f"output={folder}"]
+
+
+def configured_text(folder: Path) -> str:
+    configured(folder)
+    return folder.with_suffix(".yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("schedule.step=3", r"unknown key 'schedule\.step': did you mean 'schedule\.steps'\?"),
+        ("losses.hidden_wait=2", r"did you mean 'losses\.hidden_weight'"),
+        ("optimiser.name=adam", r"did you mean 'optimizer'"),
+        ("data.train.street.drive=3", r"did you mean 'data\.train\.street\.drives'"),
+        ("optimizer.name=sgd", r"optimizer\.name must be one of adamw?, adamw?, got 'sgd'"),
+        ("data.batch_size=four", r"data\.batch_size must be a whole number, got 'four'"),
+        ("run.half=1", r"run\.half must be true or false, got 1"),
+        ("fake_masks.sizes=[0.1]", r"fake_masks\.sizes must hold 2 values"),
+        ("schedule.epochs=3", r"exactly one of schedule\.steps and schedule\.epochs"),
+        ("schedule.validate_every=4", r"must end with a validation.*schedule\.steps to 4"),
+        ("data.train.street.dataset=kitti", r"data\.train\.street has no folder: set data\.train\.street\.root"),
+        ("data.train=null", r"data\.train names no source"),
+        ("network.name=fast-mobilenet2", r"did you mean fast-mobilenetv2"),
+        ("network.fill=blur", r"fill must be one of mpi, zero"),
+        ("network.pretrained=/nowhere.safetensors", r"pretrained weights /nowhere\.safetensors do not exist"),
+        ("data.cache=disk", r"data\.cache must be one of none, ram, got 'disk'"),
+        ("data.cache_gigabytes=0", r"data\.cache_gigabytes must be positive; data\.cache=none keeps nothing"),
+        ("data.augment_on=gpu", r"data\.augment_on must be one of auto, cpu, device"),
+        ("run.log_every=0", r"run\.log_every must be at least 1"),
+        ("run.loggers=[wandb]", r"unknown logger 'wandb', known are csv, tensorboard"),
+        ("seed", r"must read section\.key=value"),
+    ],
+)
+def test_errors_of_the_configuration_name_the_key_and_the_remedy(
+    tmp_path: Path, capsys: pytest.CaptureFixture, override: str, message: str
+) -> None:
+    assert train.main([*arguments(tmp_path / "run"), override]) == 2
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_kitti_dev_is_never_trained_on(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="for testing only"):
+        configured(tmp_path / "run", "data.train.street.dataset=kitti", "data.roots.kitti=../shared/data/kitti_dev")
+
+
+def test_overrides_are_typed_and_null_removes(tmp_path: Path) -> None:
+    configuration = configured(
+        tmp_path / "run",
+        "optimizer.encoder_rate=1e-4",
+        "augmentation.crop=null",
+        "data.train.second={dataset: synthetic, share: 2}",
+        "data.train.street=null",
+        "losses.class_weights=[1, 2, 3]",
+    )
+    assert configuration.optimizer.encoder_rate == 1e-4 and configuration.augmentation.crop is None
+    assert list(configuration.data.train) == ["second"] and configuration.data.train["second"].share == 2.0
+    assert configuration.losses.class_weights == (1.0, 2.0, 3.0)
+    assert from_dictionary(json.loads(json.dumps(as_dictionary(configuration)))) == configuration
+
+
+def test_the_fingerprint_changes_with_everything_but_the_place(tmp_path: Path) -> None:
+    here, there = configured(tmp_path / "here"), configured(tmp_path / "there")
+    assert fingerprint(here) == fingerprint(there) != fingerprint(configured(tmp_path / "here", "seed=1"))
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "config/training").glob("*.yaml")))
+def test_shipped_configurations_are_understood(name: str) -> None:
+    configuration = load(ROOT / "config/training" / name)
+    assert configuration.output.startswith("out/")
+
+
+def test_help_shows_examples(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        train.main(["--help"])
+    text = capsys.readouterr().out
+    for expected in ("--config", "--resume", "--check", "torchrun", "exit status", "model.safetensors"):
+        assert expected in text
+
+
+# --- data ------------------------------------------------------------------------------------------------------------
+
+
+def cityscapes(root: Path, images: int = 4) -> Path:
+    """A tiny Cityscapes tree: road below, a car in front of a wall."""
+    for number in range(images):
+        ids = torch.full((1, 32, 64), 11, dtype=torch.uint8)
+        ids[:, 16:] = 7
+        ids[:, 12:22, 8 * number + 4 : 8 * number + 18] = 26
+        for folder, suffix in (("leftImg8bit", "leftImg8bit.jpg"), ("gtFine", "gtFine_labelIds.png")):
+            file = root / folder / "train" / "aachen" / f"aachen_{number:06d}_000019_{suffix}"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            (write_png if suffix.endswith("png") else write_jpeg)(
+                ids if suffix.endswith("png") else ids.repeat(3, 1, 1) * 4, str(file)
+            )
+    return root
+
+
+def with_cityscapes(folder: Path, *overrides: str) -> Configuration:
+    root = cityscapes(folder.parent / "cityscapes")
+    sources = "{dataset: cityscapes, split: train, share: 0.75, pasted: 1.0}"
+    return configured(
+        folder,
+        f"data.roots.cityscapes={root}",
+        f"data.train={{cityscapes: {sources}, street: {{dataset: synthetic, share: 0.25, drives: 2, frames: 3}}}}",
+        "data.validation={pasted: {dataset: cityscapes, split: train, pasted: 1.0, limit: 2}}",
+        "schedule.steps=1",
+        "schedule.validate_every=1",
+        *overrides,
+    )
+
+
+def test_sources_are_mixed_by_their_shares_and_every_image_comes_up_once_an_epoch(tmp_path: Path) -> None:
+    stream = TrainingSet(with_cityscapes(tmp_path / "run"))
+    places = [stream.place(number) for number in range(400)]
+    assert [source for source, _ in places].count(0) == 300
+    for source in (0, 1):
+        assert [count for kind, count in places if kind == source] == list(range(100 if source else 300))
+    names = [stream[number].names[0] for number in range(64)]
+    streets = [name for name in names if name.startswith("street")]
+    assert len(streets) == 16 and sorted(streets[:6]) == sorted(set(streets)) == sorted(streets[6:12])
+    towns = [name for name in names if not name.startswith("street")]
+    assert sorted(towns[:4]) == sorted(set(towns)) == sorted(towns[4:8])
+
+
+def test_samples_depend_on_nothing_but_their_number(tmp_path: Path) -> None:
+    configuration = with_cityscapes(tmp_path / "run")
+    forwards = [TrainingSet(configuration)[number] for number in range(12)]
+    stream = TrainingSet(configuration)
+    for number in reversed(range(12)):
+        assert_equal(vars(stream[number]), vars(forwards[number]))
+    assert not torch.equal(TrainingSet(with_cityscapes(tmp_path / "run", "seed=1"))[0].image, forwards[0].image)
+
+
+def test_a_batch_that_a_device_augments_is_the_one_that_workers_augment(tmp_path: Path) -> None:
+    """From sources of different sizes, with pasted objects: labels and fake masks equal, images nearly."""
+    configuration = with_cityscapes(tmp_path / "run", "network.input_height=48", "augmentation.noise=0")
+    stream = TrainingSet(configuration)
+    on_cpu = stack([stream[number] for number in range(8)])
+    stream.augments = False
+    raw = stack([stream[number] for number in range(8)])
+    assert raw.image.shape[-2:] == (48, 96) != on_cpu.image.shape[-2:] == (32, 64)
+    on_device = raw.augmented()
+    assert on_device.drawn is None and on_device.names == on_cpu.names
+    for field in ("foreground", "background", "fake_foreground"):
+        assert torch.equal(getattr(on_device, field), getattr(on_cpu, field)), field
+    assert (on_device.image.int() - on_cpu.image.int()).abs().float().mean() < 1
+
+
+@pytest.mark.parametrize(
+    ("device", "overrides", "expected"),
+    [
+        ("cuda", (), True),
+        ("cpu", (), False),
+        ("cuda", ("augmentation={}",), False),
+        ("cuda", ("data.augment_on=cpu",), False),
+        ("cpu", ("data.augment_on=device",), True),
+    ],
+)
+def test_where_samples_are_augmented(tmp_path: Path, device: str, overrides: tuple[str, ...], expected: bool) -> None:
+    assert augments_on_device(configured(tmp_path / "run", *overrides), torch.device(device)) is expected
+
+
+def test_the_forward_half_of_a_step_asks_a_device_for_no_value(tmp_path: Path) -> None:
+    """On the meta device that is an error; on a GPU the host would wait."""
+    configuration = configured(
+        tmp_path / "run", "losses.mask_overlap=dice", "losses.hidden_weight=2", "losses.doubtful_border=2"
+    )
+    stream = TrainingSet(configuration)
+    stream.augments = False
+    batch = stack([stream[number] for number in range(2)])
+    network = build_network(configuration.network).train()
+    supervision(batch.foreground, batch.background, None, configuration.losses)  # constants are made
+    on_meta = batch.map(lambda tensor: tensor.to("meta"))
+    constants = [constant.to("meta") for constant in normalization()]
+    output = answer(network.to("meta"), on_meta.image, *constants, fake_foreground=on_meta.fake_foreground)
+    truth = supervision(on_meta.foreground, on_meta.background, on_meta.fake_foreground, configuration.losses)
+    assert losses(output.background, output.foreground, truth, configuration.losses).total.is_meta
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_the_host_does_not_wait_for_a_gpu_within_a_step(tmp_path: Path) -> None:
+    class Strict(Callback):
+        """Makes waiting an error in and between all steps but the first, which make constants and optimizer state."""
+
+        def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
+            if trainer.global_step == 2:
+                torch.cuda.set_sync_debug_mode("error")
+
+        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+            if trainer.global_step == 6:
+                torch.cuda.set_sync_debug_mode("default")
+
+    configuration = configured(tmp_path / "run", "run.accelerator=gpu", "run.devices=1", "run.log_every=2")
+    data = StreetData(configuration)
+    module = InpaintingModule(configuration, steps=6, steps_per_epoch=6)
+    trainer = train.build_trainer(configuration, steps=6, round_steps=6, callbacks=[Strict()], loggers=[])
+    trainer.limit_val_batches = 0
+    try:
+        trainer.fit(module, datamodule=data)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert trainer.global_step == 6 and trainer.optimizers[0].param_groups[0]["fused"]
+
+
+def test_lightning_has_no_loss_to_read_for_its_progress_bar(tmp_path: Path) -> None:
+    """It would read it behind every step, for which the host waits for a GPU."""
+    configuration = configured(tmp_path / "run", "run.log_every=1")
+    module = InpaintingModule(configuration, steps=1, steps_per_epoch=1)
+    trainer = train.build_trainer(configuration, steps=1, round_steps=1, callbacks=[], loggers=[])
+    trainer.limit_val_batches = 0
+    trainer.fit(module, datamodule=StreetData(configuration))
+    assert float(trainer.callback_metrics["train/loss"]) > 0
+    assert "train/loss" not in trainer.progress_bar_metrics
+
+
+def test_a_validation_set_smaller_than_the_number_of_processes_is_refused(tmp_path: Path) -> None:
+    data = StreetData(configured(tmp_path / "run"))
+    smallest = min(map(len, data.validation_sets.values()))
+    data.trainer = SimpleNamespace(world_size=smallest + 1, global_rank=0, num_devices=1)
+    with pytest.raises(ConfigurationError, match=f"has {smallest} images for {smallest + 1} processes"):
+        data.val_dataloader()
+
+
+def test_processes_that_lightning_starts_know_their_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    assert train._rank() == 0
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert train._rank() == 3
+    monkeypatch.setenv("RANK", "11")
+    assert train._rank() == 11
+
+
+def test_truth_behind_pasted_objects_is_trained_on_only_if_wanted(tmp_path: Path) -> None:
+    plain = ("augmentation={}", "fake_masks.count=0")
+    told = stack([TrainingSet(with_cityscapes(tmp_path / "run", *plain))[n] for n in range(8)])
+    untold = stack(
+        [TrainingSet(with_cityscapes(tmp_path / "run", *plain, "data.true_background=false"))[n] for n in range(8)]
+    )
+    assert torch.equal(told.foreground, untold.foreground) and told.fake_foreground is None
+    assert (untold.background[untold.foreground == 1] == 255).all()
+    assert (told.background[told.foreground == 1] != 255).any()
+
+
+def test_cityscapes_with_pasted_objects_trains(tmp_path: Path) -> None:
+    product = train.run(with_cityscapes(tmp_path / "run"))
+    scores = checkpoint.read_metadata(product).scores
+    assert 0 <= scores["pasted/foreground_region_miou"] <= 1
+
+
+def test_photos_are_trained_on_without_opencv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    for name in list(sys.modules):
+        if name.startswith(("sfi_ros.visualization", "sfi_ros.synthetic")):
+            monkeypatch.delitem(sys.modules, name)
+    folder = tmp_path / "run"
+    train.run(with_cityscapes(folder, "data.train.street=null"))
+    assert any(b"validation/0" in path.read_bytes() for path in folder.rglob("events.*")), "with pictures"
+
+
+def test_check_finds_a_damaged_file_before_training(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    configuration = with_cityscapes(tmp_path / "run")
+    file = tmp_path / "all.yaml"
+    file.write_text(yaml.safe_dump(as_dictionary(configuration)))
+    damaged = next((tmp_path / "cityscapes").rglob("aachen_000002*_labelIds.png"))
+    damaged.write_bytes(damaged.read_bytes()[:60])
+    assert train.main(["--config", str(file), "--check"]) == 2
+    captured = capsys.readouterr()
+    assert "checking cityscapes" in captured.out and damaged.name in captured.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"/nowhere does not exist.*--root|/nowhere does not exist"):
+        StreetData(with_cityscapes(tmp_path / "run", "data.roots.cityscapes=/nowhere"))
+
+
+# --- parts -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_moving_average_follows_the_weights() -> None:
+    network = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
+    average = AveragedNetwork(network, decay=0.9)
+    expected = network[0].weight.detach().clone()
+    for update in range(40):
+        with torch.no_grad():
+            network[0].weight += 1
+        network[1].num_batches_tracked += 1
+        average.update(network)
+        decay = min(0.9, (1 + update) / (10 + update))
+        expected = decay * expected + (1 - decay) * network[0].weight.detach()
+    torch.testing.assert_close(average.network[0].weight, expected)
+    assert average.network[1].num_batches_tracked == 40
+    assert not average.train().network.training and not average.network[0].weight.requires_grad
+
+
+def test_encoder_and_head_have_their_own_rates_and_vectors_no_decay(tmp_path: Path) -> None:
+    configuration = configured(tmp_path / "run")
+    network = build_network(configuration.network)
+    optimizer = build_optimizer(network, configuration.optimizer)
+    encoder = {id(parameter) for parameter in network.encoder_parameters()}
+    seen = 0
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            seen += 1
+            assert group["lr"] == (2e-4 if id(parameter) in encoder else 8e-4)
+            assert group["weight_decay"] == (0.01 if parameter.ndim > 1 else 0)
+    assert seen == len(list(network.parameters()))
+
+
+def test_rate_schedules(tmp_path: Path) -> None:
+    schedule = configured(tmp_path / "run", "schedule.warmup_steps=0", "schedule.staircase_epochs=2").schedule
+    polynomial = rate_schedule(schedule, 100, 10)
+    assert polynomial(0) == 1 and polynomial(50) == pytest.approx(0.5**0.9) and polynomial(100) == 0
+    staircase = rate_schedule(type(schedule)(**{**vars(schedule), "decay": "staircase"}), 100, 10)
+    assert [staircase(step) for step in (0, 19, 20, 39, 40)] == pytest.approx([1, 1, 0.1, 0.1, 0.01])
+    warm = rate_schedule(type(schedule)(**{**vars(schedule), "decay": "constant", "warmup_steps": 3}), 100, 10)
+    assert [warm(step) for step in range(5)] == pytest.approx([0.25, 0.5, 0.75, 1, 1])
+
+
+def test_a_score_log_survives_a_line_cut_off(tmp_path: Path) -> None:
+    log = ScoreLog(tmp_path / "scores.jsonl")
+    for step in (10, 20, 30):
+        log.append(step, {"street": {"miou": 0.1 * step, "nothing": float("nan")}})
+    with log.path.open("a") as file:
+        file.write('{"step": 40, "sco')
+    assert [row["step"] for row in log.read()] == [10, 20, 30]
+    assert log.read()[0]["scores"]["street"] == {"miou": 1.0, "nothing": None}
+    log.forget_after(20)
+    assert [row["step"] for row in log.read()] == [10, 20]

@@ -1,0 +1,248 @@
+"""The losses ignore what nobody annotated, weigh what they should, and fake masks have the promised statistics."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional
+
+from training.learning.losses import (
+    PAPER_CLASS_WEIGHTS,
+    LossOptions,
+    Supervision,
+    background_loss,
+    dice_loss,
+    fake_mask,
+    foreground_loss,
+    losses,
+    supervision,
+    without_doubtful_border,
+)
+
+UNWEIGHTED = LossOptions(class_weights=None)
+SIZE = (2, 12, 20)
+
+
+def targets(seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Foreground 0/1/255 and partial background 0/1/2/255, unknown under foreground; (2, 12, 20)."""
+    generator = np.random.default_rng(seed)
+    foreground = generator.choice(np.array([0, 1, 255], np.uint8), SIZE, p=[0.7, 0.2, 0.1])
+    background = generator.choice(np.array([0, 1, 2, 255], np.uint8), SIZE, p=[0.4, 0.1, 0.4, 0.1])
+    background[foreground != 0] = 255
+    return torch.from_numpy(foreground), torch.from_numpy(background)
+
+
+def logits(seed: int = 0, scale: float = 3.0) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    background = scale * torch.randn(2, 3, 12, 20, generator=generator)
+    foreground = scale * torch.randn(2, 1, 12, 20, generator=generator)
+    return background.requires_grad_(), foreground.requires_grad_()
+
+
+def loss_of(options: LossOptions, truth: Supervision | None = None, seed: int = 0):
+    truth = supervision(*targets(seed), None, options) if truth is None else truth
+    return losses(*logits(seed), truth, options)
+
+
+# --- ignore rules ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        UNWEIGHTED,
+        LossOptions(),
+        LossOptions(hard_fraction=0.3),
+        LossOptions(hidden_weight=4.0),
+        LossOptions(mask_overlap="dice", doubtful_border=2),
+    ],
+)
+def test_ignored_pixels_have_exactly_zero_gradient_and_all_others_some(options: LossOptions) -> None:
+    foreground, background = targets()
+    truth = supervision(foreground, background, None, options)
+    predicted, mask = logits()
+    losses(predicted, mask, truth, options).total.backward()
+    ignored = background == 255
+    assert ignored.any() and (truth.foreground == 255).any()
+    assert predicted.grad.abs().amax(1)[ignored].max() == 0
+    assert mask.grad[:, 0][truth.foreground == 255].abs().max() == 0
+    assert (mask.grad[:, 0][truth.foreground != 255] != 0).all()
+    if options.hard_fraction == 1:
+        assert (predicted.grad.abs().amax(1)[~ignored] > 0).all()
+
+
+def test_a_batch_without_any_known_pixel_costs_nothing() -> None:
+    unknown = torch.full(SIZE, 255, dtype=torch.uint8)
+    predicted, mask = logits()
+    total = losses(predicted, mask, supervision(unknown, unknown, None, LossOptions()), LossOptions()).total
+    total.backward()
+    assert total == 0 and predicted.grad.abs().sum() == 0 and mask.grad.abs().sum() == 0
+
+
+def test_doubtful_border_leaves_out_unlabeled_pixels_near_objects_only() -> None:
+    foreground = torch.zeros(1, 9, 9, dtype=torch.uint8)
+    foreground[0, 4, 4] = 1
+    background = torch.full((1, 9, 9), 255, dtype=torch.uint8)
+    background[0, :, :4] = 2  # labelled on the left, also beside the object
+    result = without_doubtful_border(foreground, background, 2)
+    expected = torch.zeros(1, 9, 9, dtype=torch.uint8)
+    expected[0, 2:7, 4:7] = 255
+    expected[0, 4, 4] = 1
+    assert torch.equal(result, expected)
+    assert torch.equal(without_doubtful_border(foreground, background, 0), foreground)
+
+
+# --- against torch ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weights", [None, PAPER_CLASS_WEIGHTS, (1.0, 3.0, 0.8)])
+def test_losses_are_torchs_own(weights: tuple[float, float, float] | None) -> None:
+    foreground, background = targets()
+    predicted, mask = logits()
+    options = LossOptions(class_weights=weights)
+    result = losses(predicted, mask, supervision(foreground, background, None, options), options)
+    expected = functional.cross_entropy(
+        predicted, background.long(), weight=None if weights is None else torch.tensor(weights), ignore_index=255
+    )
+    known = foreground != 255
+    expected_mask = functional.binary_cross_entropy_with_logits(mask[:, 0][known], (foreground[known] == 1).float())
+    torch.testing.assert_close(result.background, expected.detach())
+    torch.testing.assert_close(result.foreground, expected_mask.detach())
+    torch.testing.assert_close(result.total, expected + expected_mask)
+
+
+def test_weights_of_the_sum() -> None:
+    plain = loss_of(UNWEIGHTED)
+    weighted = loss_of(LossOptions(class_weights=None, background_weight=0.25, foreground_weight=3.0))
+    torch.testing.assert_close(weighted.total, 0.25 * plain.background + 3 * plain.foreground)
+
+
+def test_several_foreground_classes_are_refused() -> None:
+    truth = supervision(*targets(), None, UNWEIGHTED)
+    with pytest.raises(ValueError, match="one foreground class, got 3 channels"):
+        foreground_loss(torch.zeros(2, 3, 12, 20), truth, torch.tensor(1.0))
+
+
+# --- options ---------------------------------------------------------------------------------------------------------
+
+
+def test_hidden_pixels_count_more_under_objects_and_fake_masks() -> None:
+    foreground, background = targets()
+    background[0, 0] = torch.where(foreground[0, 0] == 1, 1, background[0, 0])  # truth behind some object
+    fake = torch.zeros(2, 1, 12, 20, dtype=torch.bool)
+    fake[:, :, 3:7, 2:9] = True
+    weight = supervision(foreground, background, fake, LossOptions(class_weights=None, hidden_weight=2.5))
+    known = (background != 255).float()
+    expected = torch.where(fake[:, 0] | (foreground == 1), 2.5 * known, known)
+    assert torch.equal(weight.background_weight, expected)
+    assert (expected == 2.5).any() and (expected == 1).any()
+
+
+def test_dice_is_zero_for_a_perfect_mask_and_near_one_for_a_disjoint_one() -> None:
+    foreground = torch.zeros(1, 12, 20, dtype=torch.uint8)
+    foreground[0, 2:9, 3:15] = 1
+    perfect = (foreground.float()[:, None] - 0.5) * 100
+    assert dice_loss(perfect, foreground, smoothing=0) < 1e-5
+    assert dice_loss(-perfect, foreground, smoothing=0) > 0.999
+    # Two thirds of the mask found, nothing beside it: 2 * 2/3 / (1 + 2/3) = 0.8.
+    part = perfect.clone()
+    part[0, 0, :, 11:] = -50
+    assert dice_loss(part, foreground, smoothing=0) == pytest.approx(0.2, abs=1e-5)
+
+
+def test_dice_adds_to_the_total_with_its_weight() -> None:
+    plain, dice = loss_of(UNWEIGHTED), loss_of(LossOptions(None, mask_overlap="dice", mask_overlap_weight=0.5))
+    assert 0 < dice.mask_overlap < 1 and plain.mask_overlap == 0
+    torch.testing.assert_close(dice.total, plain.total + 0.5 * dice.mask_overlap)
+
+
+def test_dice_hardly_moves_an_image_without_foreground() -> None:
+    mask = torch.zeros(1, 1, 64, 64, requires_grad=True)
+    dice_loss(mask, torch.zeros(1, 64, 64, dtype=torch.uint8)).backward()
+    assert mask.grad.abs().sum() < 0.02
+
+
+def test_hard_fraction_keeps_the_hardest_pixels_of_each_image() -> None:
+    options = LossOptions(class_weights=None, hard_fraction=0.25)
+    truth = supervision(*targets(), None, options)
+    predicted, _ = logits()
+    entropy = functional.cross_entropy(predicted, truth.background.long(), ignore_index=255, reduction="none").detach()
+    background_loss(predicted, truth, options, truth.totals()[0]).backward()
+    for image in range(2):
+        known = truth.background[image] != 255
+        kept = predicted.grad[image].abs().amax(0) > 0
+        assert int(kept.sum()) == int(np.ceil(0.25 * int(known.sum())))
+        assert entropy[image][kept].min() >= entropy[image][known & ~kept].max()
+
+
+def test_parts_of_a_batch_with_shared_totals_sum_to_the_whole() -> None:
+    for options in (LossOptions(), LossOptions(mask_overlap="dice", hidden_weight=2, hard_fraction=0.5)):
+        predicted, mask = logits()
+        truth = supervision(*targets(), None, options)
+        whole = losses(predicted, mask, truth, options)
+        parts = []
+        for image in (slice(0, 1), slice(1, 2)):
+            part = Supervision(*(value[image] for value in vars(truth).values()))
+            parts.append(losses(predicted[image], mask[image], part, options, totals=truth.totals() / 2).total)
+        torch.testing.assert_close(torch.stack(parts).mean(), whole.total)
+
+
+# --- fake masks ------------------------------------------------------------------------------------------------------
+
+
+def single_boxes(count: int, sizes: tuple[float, float] = (0.1, 0.4), height: int = 100, width: int = 200):
+    """(count, 4): height, width, top, left of single rectangles."""
+    generator = np.random.default_rng(5)
+    boxes = []
+    for _ in range(count):
+        mask = fake_mask(height, width, generator, count=1, sizes=sizes)[0]
+        rows, columns = mask.any(1).nonzero().flatten(), mask.any(0).nonzero().flatten()
+        assert int(mask.sum()) == len(rows) * len(columns), "one solid rectangle"
+        boxes.append([len(rows), len(columns), int(rows[0]), int(columns[0])])
+    return np.array(boxes, float)
+
+
+def test_rectangles_are_uniform_in_size_and_place() -> None:
+    boxes = single_boxes(3000)
+    for size, extent in ((boxes[:, 0], 100), (boxes[:, 1], 200)):
+        share = size / extent
+        assert share.min() >= 0.095 and share.max() <= 0.405
+        # Mean and deviation of a uniform distribution over 0.1..0.4; five standard errors either way.
+        assert share.mean() == pytest.approx(0.25, abs=5 * 0.0866 / np.sqrt(3000))
+        assert share.std() == pytest.approx(0.3 / np.sqrt(12), rel=0.05)
+    place = boxes[:, 2] / (100 - boxes[:, 0])
+    assert place.min() == 0 and place.max() == 1
+    assert place.mean() == pytest.approx(0.5, abs=5 * 0.29 / np.sqrt(3000))
+    assert abs(np.corrcoef(boxes[:, 0], boxes[:, 1])[0, 1]) < 0.1, "height and width are independent"
+
+
+def test_three_rectangles_cover_what_three_independent_ones_do() -> None:
+    generator = np.random.default_rng(0)
+    covered = np.mean([fake_mask(64, 128, generator).float().mean().item() for _ in range(1000)])
+    one = np.mean([fake_mask(64, 128, generator, count=1).float().mean().item() for _ in range(1000)])
+    assert one == pytest.approx(0.0625, rel=0.1)
+    assert 2 * one < covered < 3 * one, "they may overlap"
+
+
+@given(
+    height=st.integers(1, 40),
+    width=st.integers(1, 40),
+    count=st.integers(0, 4),
+    low=st.floats(0.01, 1),
+    high=st.floats(0.01, 1),
+)
+@settings(max_examples=60, deadline=None)
+def test_any_size_of_mask_works(height: int, width: int, count: int, low: float, high: float) -> None:
+    sizes = (min(low, high), max(low, high))
+    mask = fake_mask(height, width, np.random.default_rng(0), count=count, sizes=sizes)
+    assert mask.shape == (1, height, width) and mask.dtype == torch.bool
+    assert bool(mask.any()) == (count > 0)
+
+
+def test_fake_masks_repeat_by_seed() -> None:
+    one, same, other = (fake_mask(32, 64, np.random.default_rng(seed)) for seed in (3, 3, 4))
+    assert torch.equal(one, same) and not torch.equal(one, other)

@@ -1,0 +1,1 @@
+"""Datasets, samples, augmentation, pasted occluders, fake masks and the stream of training examples."""

@@ -1,0 +1,162 @@
+"""One's own robot: a folder with `images/`, `labels/` and `classes.yaml`, a map from label ids to classes.
+
+    images/0001.jpg      any size, .png or .jpg
+    labels/0001.png      same name and size, one channel of 8-bit ids
+    classes.yaml
+
+`classes.yaml` names every id that occurs in the labels; an id that it does not name is an error, because a
+forgotten class would otherwise train as "unknown" without anybody noticing:
+
+    background:
+      road: [1]
+      sidewalk: [2, 3]
+      other: [4, 5, 6]
+    foreground: [10, 11]
+    ignore: [0, 255]            # optional
+    names: {10: person, 11: forklift}    # optional, for scores by object category
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from torch.utils.data import Dataset
+
+from sfi_ros.classes import BACKGROUND_CLASSES, IGNORE
+from sfi_ros.network.preprocessing import network_size
+from training.data.reading import (
+    DatasetError,
+    LabelMap,
+    known_id_table,
+    list_photos,
+    read_labels,
+    read_photo,
+    require_folder,
+    require_known_ids,
+    require_same_size,
+    resize_labels,
+    resize_photo,
+)
+from training.data.sample import Sample
+
+
+@dataclass(frozen=True)
+class ClassMap:
+    """What `classes.yaml` says: ids per background class, foreground ids, ignored ids, category names."""
+
+    background: dict[int, int]
+    foreground: tuple[int, ...]
+    ignore: tuple[int, ...]
+    names: dict[int, str]
+
+    @classmethod
+    def read(cls, path: Path) -> ClassMap:
+        """Read and check a class map.
+
+        Raises:
+            DatasetError: the file is missing or not as this module's docstring says.
+        """
+        if not path.is_file():
+            raise DatasetError(f"{path} is missing: write one with background, foreground and ignore lists of ids")
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise DatasetError(f"{path}: not valid YAML: {error}") from error
+        if not isinstance(content, Mapping):
+            raise DatasetError(f"{path}: expected a mapping with the keys background, foreground and ignore")
+        if unexpected := sorted(map(str, set(content) - {"background", "foreground", "ignore", "names"})):
+            raise DatasetError(
+                f"{path}: unknown key {', '.join(unexpected)}: use background, foreground, ignore and names"
+            )
+        groups = content.get("background")
+        if not isinstance(groups, Mapping) or set(groups) != set(BACKGROUND_CLASSES):
+            raise DatasetError(
+                f"{path}: 'background' must map exactly {', '.join(BACKGROUND_CLASSES)} to lists of ids "
+                "(an empty list is allowed)"
+            )
+        background = {
+            label_id: index
+            for index, name in enumerate(BACKGROUND_CLASSES)
+            for label_id in _ids(groups[name], path, f"background: {name}")
+        }
+        foreground = _ids(content.get("foreground"), path, "foreground")
+        ignore = _ids(content.get("ignore") or [], path, "ignore")
+        every = [i for name in BACKGROUND_CLASSES for i in groups[name]] + [*foreground, *ignore]
+        if twice := sorted({label_id for label_id in every if every.count(label_id) > 1}):
+            raise DatasetError(f"{path}: id {twice[0]} is listed twice: give every id one class")
+        names = content.get("names") or {}
+        if not isinstance(names, Mapping) or not set(names) <= set(every):
+            raise DatasetError(f"{path}: 'names' must map listed ids to names, e.g. {{10: person}}")
+        return cls(background, foreground, ignore, {int(k): str(v) for k, v in names.items()})
+
+    def label_map(self) -> LabelMap:
+        """Return the lookup tables of this class map."""
+        foreground = np.zeros(256, dtype=np.uint8)
+        foreground[list(self.foreground)] = 1
+        background = np.full(256, IGNORE, dtype=np.uint8)
+        for label_id, index in self.background.items():
+            background[label_id] = index
+        return LabelMap(foreground, background)
+
+
+class Folder(Dataset[Sample]):
+    """Photos and label images of any source at network height, aspect kept; the true background is None."""
+
+    def __init__(self, root: str | Path, height: int = 256):
+        """Read the class map, list the photos and find the labels of each.
+
+        Args:
+            root: folder with `images/`, `labels/` and `classes.yaml`.
+            height: image height in pixels.
+
+        Raises:
+            DatasetError: a folder, all photos, a label file or the class map are missing or wrong.
+        """
+        self.root, self.height = Path(root), height
+        remedy = "root must hold images/, labels/ and classes.yaml"
+        require_folder(self.root, f"{remedy}; give the right --root")
+        photo_folder = require_folder(self.root / "images", remedy)
+        label_folder = require_folder(self.root / "labels", remedy)
+        self.class_map = ClassMap.read(self.root / "classes.yaml")
+        self.photos = list_photos(photo_folder)
+        if not self.photos:
+            raise DatasetError(f"{photo_folder}: no .png or .jpg photos: put the camera's images there")
+        self.labels = [label_folder / f"{photo.stem}.png" for photo in self.photos]
+        missing = [path for path in self.labels if not path.is_file()]
+        if missing:
+            raise DatasetError(
+                f"{missing[0]} is missing ({len(missing)} of {len(self.labels)} labels are): "
+                "add it, or take the photo of that name away"
+            )
+        ids = {*self.class_map.background, *self.class_map.foreground, *self.class_map.ignore}
+        self._known = known_id_table(ids)
+        self._map = self.class_map.label_map()
+        self.category_names = {i: self.class_map.names.get(i, f"id {i}") for i in self.class_map.foreground}
+
+    def __len__(self) -> int:
+        return len(self.photos)
+
+    def __getitem__(self, index: int) -> Sample:
+        photo_path, labels_path = self.photos[index], self.labels[index]
+        photo, labels = read_photo(photo_path), read_labels(labels_path)
+        require_same_size(labels, labels_path, photo, photo_path)
+        require_known_ids(
+            labels,
+            labels_path,
+            self._known,
+            f"add it to a class or to ignore in {self.root / 'classes.yaml'}",
+        )
+        size = network_size(photo.shape[1], photo.shape[2], self.height)
+        return self._map.sample(resize_photo(photo, size), resize_labels(labels, size), photo_path.stem)
+
+
+def _ids(value: Any, path: Path, key: str) -> tuple[int, ...]:
+    good = isinstance(value, list) and all(type(i) is int and 0 <= i <= 255 for i in value)
+    if not good:
+        raise DatasetError(f"{path}: '{key}' must be a list of ids between 0 and 255, got {value!r}")
+    return tuple(value)

@@ -1,0 +1,149 @@
+"""Reading photos and label images, and turning raw label ids into the targets of a `Sample`.
+
+Everything that touches an image file of a dataset does it here, so that every dataset reports a damaged or
+unsuitable file in the same words. Photos shrink with an antialiased bilinear filter, labels are
+nearest-sampled: a label between two classes does not exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torchvision.io import ImageReadMode, decode_image
+
+from sfi_ros.classes import BACKGROUND_CLASSES, BACKGROUND_LOOKUP, FOREGROUND_LOOKUP, IGNORE
+from sfi_ros.network.preprocessing import resize_images
+from training.data.sample import Sample
+
+PHOTO_SUFFIXES = (".png", ".jpg", ".jpeg")
+
+
+class DatasetError(ValueError):
+    """A dataset on disk is not what its class expects; the message names the file and the remedy."""
+
+
+def require_folder(folder: Path, remedy: str) -> Path:
+    """Return `folder`, or raise a `DatasetError` that names it and says what to do."""
+    if not folder.is_dir():
+        what = "is a file, not a folder" if folder.exists() else "does not exist"
+        raise DatasetError(f"{folder} {what}: {remedy}")
+    return folder
+
+
+def list_photos(folder: Path, pattern: str = "*") -> list[Path]:
+    """Return the .png, .jpg and .jpeg files of `folder` that match `pattern`, sorted by name."""
+    return sorted(path for path in folder.glob(pattern) if path.suffix.lower() in PHOTO_SUFFIXES)
+
+
+def read_photo(path: Path) -> Tensor:
+    """Read a photo as (3, H, W) uint8 RGB, turned upright if its EXIF tag says so.
+
+    Raises:
+        DatasetError: the file cannot be decoded.
+    """
+    try:
+        return decode_image(str(path), mode=ImageReadMode.RGB, apply_exif_orientation=True)
+    except (RuntimeError, OSError) as error:
+        raise DatasetError(
+            f"{path}: cannot read this photo ({_first_line(error)}): copy it again from its source"
+        ) from error
+
+
+def read_labels(path: Path) -> Tensor:
+    """Read a label image as (H, W) uint8 ids.
+
+    Raises:
+        DatasetError: the file cannot be decoded, or is not a single-channel 8-bit image.
+    """
+    try:
+        labels = decode_image(str(path), mode=ImageReadMode.UNCHANGED)
+    except (RuntimeError, OSError) as error:
+        raise DatasetError(
+            f"{path}: cannot read this label image ({_first_line(error)}): copy it again from its source"
+        ) from error
+    if labels.shape[0] != 1:
+        raise DatasetError(
+            f"{path}: a label image has one channel of ids, this one has {labels.shape[0]}: "
+            "it may be a coloured or palette picture; save the ids as a grey 8-bit PNG"
+        )
+    if labels.dtype != torch.uint8:
+        raise DatasetError(f"{path}: a label image has 8-bit ids, this one is {labels.dtype}: save it as 8 bit")
+    return labels[0]
+
+
+def require_same_size(labels: Tensor, labels_path: Path, photo: Tensor, photo_path: Path) -> None:
+    """Raise a `DatasetError` unless labels (H, W) and photo (3, H, W) have the same size."""
+    if labels.shape != photo.shape[-2:]:
+        raise DatasetError(
+            f"{labels_path}: labels are {labels.shape[1]}x{labels.shape[0]} (width x height) but their photo "
+            f"{photo_path.name} is {photo.shape[2]}x{photo.shape[1]}: export both at the same size"
+        )
+
+
+def require_known_ids(labels: Tensor, path: Path, known: Tensor, remedy: str) -> None:
+    """Raise a `DatasetError` naming the ids in `labels` (H, W) that are not in `known`, bool (256,)."""
+    present = torch.bincount(labels.flatten().int(), minlength=256) > 0
+    unknown = (present & ~known).nonzero().flatten().tolist()
+    if unknown:
+        listed = ", ".join(map(str, unknown[:8])) + (", …" if len(unknown) > 8 else "")
+        raise DatasetError(f"{path}: unknown label id{'s' if len(unknown) > 1 else ''} {listed}: {remedy}")
+
+
+def known_id_table(ids: Iterable[int]) -> Tensor:
+    """Return bool (256,): True for the given ids."""
+    table = torch.zeros(256, dtype=torch.bool)
+    table[list(ids)] = True
+    return table
+
+
+MANUAL_IDS = known_id_table([*range(len(BACKGROUND_CLASSES)), IGNORE])
+"""Values of the paper authors' manual annotation of the background."""
+MANUAL_REMEDY = "gt_manual has 0 road, 1 sidewalk, 2 other and 255"
+
+
+def resize_photo(photo: Tensor, size: Sequence[int]) -> Tensor:
+    """Resize (3, H, W) uint8 to `size` = (height, width) with the network's own preprocessing."""
+    if tuple(photo.shape[-2:]) == tuple(size):
+        return photo
+    return resize_images(photo[None], (int(size[0]), int(size[1])))[0]
+
+
+def resize_labels(labels: Tensor, size: Sequence[int]) -> Tensor:
+    """Nearest-sample (H, W) uint8 to `size` = (height, width), on the grid of the resized photo.
+
+    PyTorch's "nearest" takes the pixel at the upper left of what a target pixel covers, half a target pixel beside its
+    centre; "nearest-exact" takes the one at its centre.
+    """
+    if tuple(labels.shape) == tuple(size):
+        return labels
+    return functional.interpolate(labels[None, None], size=tuple(size), mode="nearest-exact")[0, 0]
+
+
+class LabelMap:
+    """Label ids -> foreground mask and partial background, as two tables of 256 entries."""
+
+    def __init__(self, foreground: np.ndarray = FOREGROUND_LOOKUP, background: np.ndarray = BACKGROUND_LOOKUP):
+        """Args are uint8 (256,): id -> 0/1, and id -> background class or 255. Default: Cityscapes ids."""
+        self.foreground = torch.from_numpy(foreground.copy())
+        self.background = torch.from_numpy(background.copy())
+
+    def sample(self, image: Tensor, labels: Tensor, name: str, true_background: Tensor | None = None) -> Sample:
+        """Build a `Sample` from an image (3, H, W) and raw ids (H, W) of the same size."""
+        index = labels.flatten().int()
+        return Sample(
+            image=image,
+            foreground=self.foreground.index_select(0, index).view_as(labels),
+            partial_background=self.background.index_select(0, index).view_as(labels),
+            true_background=true_background,
+            categories=labels,
+            name=name,
+        )
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n", 1)[0]
