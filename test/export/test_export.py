@@ -17,9 +17,9 @@ from conftest import shared
 from torch import Tensor, nn
 
 from sfi_ros.cli import main
-from sfi_ros.export import exporter
+from sfi_ros.export import exporter, traceable
 from sfi_ros.export.exporter import ExportError, export_onnx, export_program, onnx_is_possible
-from sfi_ros.inference import DEFAULT_WEIGHTS, InferenceEngine, traceable
+from sfi_ros.inference import DEFAULT_WEIGHTS, InferenceEngine
 from sfi_ros.inference.onnx_network import OnnxNetwork, engine_cache, read_exported
 from sfi_ros.network import checkpoint, mpi, zoo
 from sfi_ros.network.checkpoint import CheckpointError
