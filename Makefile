@@ -3,22 +3,25 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+CONSTRAINTS := constraints.txt
 STAMP := $(VENV)/.installed-by-make
 SOURCE ?= synthetic
 OUT ?= out/demo
 LIMIT ?=
 BENCH ?= out/bench
 COMPARE ?=
+UPGRADE ?=
+EXTRAS := ros,training,export,dev
 
-.PHONY: setup demo test lint format bench clean
+.PHONY: setup demo test lint format bench constraints clean
 
 setup: $(STAMP)
 
-$(STAMP): setup.py
+$(STAMP): pyproject.toml $(CONSTRAINTS)
 	@echo "Installing into $(VENV) (a few minutes the first time: PyTorch is large)"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -qq --upgrade pip
-	$(BIN)/python -m pip install -qq --editable '.[ros,training,export,dev]'
+	$(BIN)/python -m pip install -qq --constraint $(CONSTRAINTS) --editable '.[$(EXTRAS)]'
 	@touch $@
 
 demo: setup
@@ -46,6 +49,19 @@ bench: setup
 	$(BIN)/python benchmarks/engine.py $(call report,engine)
 	$(BIN)/python benchmarks/engine.py --networks fast-mobilenetv2 --cameras 1,2,4 --seconds 2 $(call report,cameras)
 	$(BIN)/python benchmarks/training.py $(call report,training)
+
+# Pins what a changed pyproject.toml asks for and leaves other pins alone; UPGRADE=1 takes the newest of everything.
+UV := build/uv/bin/uv
+compile = UV_CUSTOM_COMPILE_COMMAND='make constraints' $(UV) pip compile -q pyproject.toml --all-extras --no-annotate
+
+constraints: | $(UV)
+	$(compile) --universal --python-version 3.10 $(if $(UPGRADE),--upgrade) -o constraints.txt
+	rm -f constraints-lowest.txt
+	$(compile) --resolution lowest-direct --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
+		-o constraints-lowest.txt
+
+$(UV):
+	$(PYTHON) -m pip install -qq --target build/uv uv
 
 clean:
 	rm -rf $(VENV) build install log out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
