@@ -1,6 +1,7 @@
-"""How right a scene is where the true background is known: the two regions of the paper, counted in plain numpy.
+"""How right a scene is where the true background is known: confusion matrices, IoU, and the two regions of the paper.
 
-The training room measures with torchmetrics; a vehicle has none of it, and a test holds the two equal.
+Training counts with torchmetrics, which sums over processes and devices; what a confusion matrix is worth is computed
+here for both.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ class RegionScores:
 
     def __init__(self) -> None:
         classes = len(BACKGROUND_CLASSES)
-        self._all = np.zeros((classes, classes), dtype=np.int64)  # [truth, prediction]
+        self._all = np.zeros((classes, classes), dtype=np.int64)
         self._behind = np.zeros((classes, classes), dtype=np.int64)
         self._mask = np.zeros(2, dtype=np.int64)  # intersection, union
 
@@ -32,12 +33,11 @@ class RegionScores:
             foreground, background: predicted, (H, W) uint8: 0/1 and classes.
             true_foreground, true_background: the truth, likewise; 255 in the background is not counted.
         """
-        valid = true_background != IGNORE
-        self._all += _confusion(true_background[valid], background[valid])
-        behind = valid & (true_foreground > 0)
-        self._behind += _confusion(true_background[behind], background[behind])
-        predicted, true = foreground > 0, true_foreground > 0
-        self._mask += [int((predicted & true).sum()), int((predicted | true).sum())]
+        behind = true_foreground > 0
+        self._all += confusion_matrix(true_background, background)
+        self._behind += confusion_matrix(true_background[behind], background[behind])
+        predicted = foreground > 0
+        self._mask += [int((predicted & behind).sum()), int((predicted | behind).sum())]
 
     def compute(self) -> dict[str, float]:
         """all_region_miou, foreground_region_miou and foreground_mask_iou, 0 to 1; NaN where nothing was counted."""
@@ -48,15 +48,38 @@ class RegionScores:
         }
 
 
-def mean_iou(confusion: np.ndarray) -> float:
-    """Mean intersection over union of the classes that occur in truth or prediction; NaN when none does."""
-    intersection = np.diag(confusion)
-    union = confusion.sum(0) + confusion.sum(1) - intersection
-    present = union > 0
-    return float((intersection[present] / union[present]).mean()) if present.any() else float("nan")
+def confusion_matrix(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+    """Count pairs of background classes.
 
+    Args:
+        truth: class indices of any shape, integer; 255 is not counted.
+        prediction: class indices of the same shape.
 
-def _confusion(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+    Returns:
+        (3, 3) int64, truth in rows, prediction in columns.
+    """
     classes = len(BACKGROUND_CLASSES)
-    pairs = truth.astype(np.int64) * classes + prediction
+    known = truth != IGNORE
+    pairs = truth[known].astype(np.int64) * classes + prediction[known]
     return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
+
+
+def class_iou(confusion: np.ndarray) -> np.ndarray:
+    """Intersection over union of each class, (C,) float64.
+
+    NaN for a class that the truth does not have: a set that does not label sidewalk cannot say how well sidewalk is
+    found. What was wrongly taken for it still counts as missing from the other classes.
+
+    Args:
+        confusion: (C, C), truth in rows.
+    """
+    intersection = np.diag(confusion).astype(np.float64)
+    occurrences = confusion.sum(1)
+    union = occurrences + confusion.sum(0) - intersection
+    return np.divide(intersection, union, out=np.full(len(confusion), np.nan), where=occurrences > 0)
+
+
+def mean_iou(confusion: np.ndarray) -> float:
+    """Mean of `class_iou` over the classes that the truth has; NaN when it has none."""
+    known = confusion.sum(1) > 0
+    return float(class_iou(confusion)[known].mean()) if known.any() else float("nan")

@@ -1,4 +1,4 @@
-"""The numpy scores against a count by hand, and against the training room's torchmetrics."""
+"""The numpy scores against a count by hand, and against torchmetrics, with which training counts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from sfi_ros.scores import RegionScores, mean_iou
+from sfi_ros.scores import RegionScores, class_iou, mean_iou
 
 
 def frames(count: int = 4):
@@ -49,7 +49,7 @@ def test_equals_a_count_by_hand():
     assert result["foreground_mask_iou"] == pytest.approx((predicted & true).sum() / (predicted | true).sum())
 
 
-def test_equals_the_training_rooms_metrics():
+def test_equals_torchmetrics():
     metrics = pytest.importorskip("torchmetrics.functional.classification")
     scores = RegionScores()
     for frame in frames():
@@ -65,6 +65,9 @@ def test_equals_the_training_rooms_metrics():
 
 def test_absent_classes_do_not_count():
     assert mean_iou(np.array([[5, 0, 0], [0, 0, 0], [5, 0, 10]])) == pytest.approx((5 / 10 + 10 / 15) / 2)
+    # Predicted, but nowhere in the truth: it costs the class that it was taken for, and has no score of its own.
+    assert mean_iou(np.array([[5, 5, 0], [0, 0, 0], [0, 0, 10]])) == pytest.approx((5 / 10 + 10 / 10) / 2)
+    assert np.isnan(class_iou(np.array([[5, 5, 0], [0, 0, 0], [0, 0, 10]]))[1])
 
 
 def test_nothing_counted_is_not_a_number():

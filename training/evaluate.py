@@ -5,7 +5,8 @@
 
 Prints a table with one row for each checkpoint. The primary score is the foreground-region mIoU: how well the
 background *behind* objects is known, measured on the pixels that the ground-truth foreground mask covers. A set
-without truth there (Cityscapes) gets it from `--pasted`: objects of other images are pasted onto each image.
+without truth there gets it from `--pasted`: objects of other images are pasted onto each image. Cityscapes has it for
+the images that the paper's authors annotated: where `gt_manual/<split>` lies beside the labels, these are measured.
 """
 
 from __future__ import annotations
@@ -14,259 +15,33 @@ import argparse
 import csv
 import hashlib
 import json
-import math
 import os
 import shlex
-import statistics
 import sys
-import time
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import Dataset, Subset
 
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from sfi_ros.classes import BACKGROUND_CLASSES, IGNORE
 from sfi_ros.network import checkpoint
-from sfi_ros.network.preprocessing import normalize
 from training.data.datasets import DATASET_NAMES, DatasetError, open_dataset
 from training.data.pasted_occluders import PastedOccluders
-from training.data.sample import Batch, Sample, collate
-from training.measuring.metrics import FOREGROUND_THRESHOLD, SceneAnalysis, SceneMetrics, background_scores
-
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-@dataclass
-class ImageScore:
-    """Scores of one image; nan where the image has no pixel to score."""
-
-    index: int
-    name: str
-    foreground_region_accuracy: float
-    foreground_region_miou: float
-    foreground_region_pixels: int
-    all_region_accuracy: float
-    foreground_mask_iou: float
-
-
-@dataclass
-class Evaluation:
-    """One checkpoint on one dataset.
-
-    Attributes:
-        label: short name for tables and plots.
-        scores: what `SceneMetrics` and `SceneAnalysis` compute, the three headline numbers, and `speed`.
-        images: scores of each image, in the dataset's order.
-        about: dataset, weights, options and command line, for the record.
-    """
-
-    label: str
-    scores: dict[str, Any]
-    images: list[ImageScore]
-    about: dict[str, Any] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """Everything but the scores of single images; nan becomes None."""
-        return _without_nan({**self.scores, **self.about})
-
-
-class Runner:
-    """A network on a device, as it is evaluated: normalised images in, probabilities out, the pass timed."""
-
-    def __init__(
-        self,
-        network: nn.Module,
-        device: str | torch.device = "cpu",
-        precision: str = "fp32",
-        mask_source: str = "predicted",
-    ):
-        """Move `network` to the device.
-
-        Args:
-            network: of `sfi_ros.network.zoo`.
-            device: where it runs.
-            precision: `fp32`, or `bf16` or `fp16` autocast.
-            mask_source: `predicted`, or `given`: the ground-truth foreground is handed to the network, which
-                then fills exactly the pixels that are scored. The published mask is predicted in either case.
-        """
-        self.device, self.dtype = torch.device(device), PRECISIONS[precision]
-        self.network = network.eval().to(self.device, memory_format=torch.channels_last)
-        self.give_mask = mask_source == "given"
-
-    @torch.inference_mode()
-    def __call__(self, batch: Batch) -> tuple[Tensor, Tensor, float]:
-        """Run one batch that lies on the device.
-
-        Returns:
-            Foreground probability (N, 1, H, W), background probabilities (N, 3, H, W), both float32, and the
-            seconds that the network's pass took.
-        """
-        images = normalize(batch.image).contiguous(memory_format=torch.channels_last)
-        given = batch.foreground[:, None] if self.give_mask else None
-        self._wait()
-        start = time.perf_counter()
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            logits = self.network(images, given_foreground=given)
-        self._wait()
-        seconds = time.perf_counter() - start
-        # Several foreground classes count as their union, as they do where the network fills them.
-        foreground = logits.foreground.float().amax(1, keepdim=True).sigmoid()
-        return foreground, logits.background.float().softmax(1), seconds
-
-    def _wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-
-
-def evaluate(
-    runner: Runner,
-    dataset: Dataset[Sample],
-    *,
-    category_names: Mapping[int, str] = MappingProxyType({}),
-    batch_size: int = 1,
-    workers: int = 0,
-    label: str = "network",
-    quiet: bool = False,
-) -> Evaluation:
-    """Score a network on every sample of a dataset.
-
-    Args:
-        runner: the network.
-        dataset: samples; sizes may differ, a batch takes images of equal size.
-        category_names: label id -> name of the object categories to break the score down by.
-        batch_size: images in one pass; the last ones of each size come in smaller batches.
-        workers: processes that load samples; 0 loads in this one and disturbs the timing least.
-        label: name of the result.
-        quiet: show no progress bar.
-
-    Raises:
-        DatasetError: a sample cannot be loaded.
-    """
-    metrics = SceneMetrics().to(runner.device)
-    analysis = SceneAnalysis(category_names).to(runner.device)
-    images: list[ImageScore] = []
-    times: dict[tuple[int, ...], list[float]] = {}
-    loader = DataLoader(dataset, batch_size=None, num_workers=workers)
-    samples = track(loader, f"evaluating {label}", total=len(dataset), disable=quiet, transient=True)
-    for indices, batch in _batches(samples, batch_size):
-        batch = batch.to(runner.device)
-        foreground, background, seconds = runner(batch)
-        metrics.update(foreground, background, batch)
-        analysis.update(background, batch)
-        images += _image_scores(indices, foreground, background, batch)
-        times.setdefault(tuple(batch.image.shape), []).append(seconds / len(batch))
-    images.sort(key=lambda image: image.index)
-    scores = metrics.compute()
-    scores = {
-        "foreground_region_miou": scores["foreground_region"]["miou"],
-        "all_region_miou": scores["all_region"]["miou"],
-        "foreground_mask_iou": scores["foreground_mask"]["iou"],
-        **scores,
-        **analysis.compute(),
-        "speed": _speed(times, runner, batch_size),
-    }
-    return Evaluation(label, scores, images)
-
-
-def _batches(samples: Iterable[Sample], size: int) -> Iterator[tuple[list[int], Batch]]:
-    """Group samples of equal size into batches; yields the samples' numbers and the batch."""
-    waiting: dict[tuple[int, ...], list[tuple[int, Sample]]] = {}
-    for index, sample in enumerate(samples):
-        group = waiting.setdefault(tuple(sample.image.shape), [])
-        group.append((index, sample))
-        if len(group) == size:
-            del waiting[tuple(sample.image.shape)]
-            yield [i for i, _ in group], collate([s for _, s in group])
-    for group in waiting.values():
-        yield [i for i, _ in group], collate([s for _, s in group])
-
-
-def _image_scores(indices: list[int], foreground: Tensor, background: Tensor, batch: Batch) -> list[ImageScore]:
-    predicted = background.max(1).indices.cpu()
-    mask = (foreground[:, 0] > FOREGROUND_THRESHOLD).cpu()
-    truths, insides = batch.truth.cpu().long(), batch.foreground.cpu() > 0
-    scores = []
-    for number, (index, name) in enumerate(zip(indices, batch.names, strict=True)):
-        truth, inside = truths[number], insides[number]
-        everywhere = background_scores(confusion(predicted[number], truth))
-        behind = background_scores(confusion(predicted[number][inside], truth[inside]))
-        union = int((mask[number] | inside).sum())
-        scores.append(
-            ImageScore(
-                index=index,
-                name=name,
-                foreground_region_accuracy=behind["accuracy"],
-                foreground_region_miou=behind["miou"],
-                foreground_region_pixels=behind["pixels"],
-                all_region_accuracy=everywhere["accuracy"],
-                foreground_mask_iou=int((mask[number] & inside).sum()) / union if union else math.nan,
-            )
-        )
-    return scores
-
-
-def confusion(predicted: Tensor, truth: Tensor) -> Tensor:
-    """Confusion matrix (3, 3) of two int64 class maps of equal shape, truth in rows, 255 left out."""
-    classes = len(BACKGROUND_CLASSES)
-    valid = truth != IGNORE
-    index = truth[valid] * classes + predicted[valid]
-    return torch.bincount(index, minlength=classes * classes).view(classes, classes)
-
-
-def _speed(times: dict[tuple[int, ...], list[float]], runner: Runner, batch_size: int) -> dict[str, Any]:
-    # The first pass of each shape allocates and chooses algorithms; it counts only where there is no other.
-    later = [seconds for group in times.values() for seconds in group[1:]]
-    measured = later or [seconds for group in times.values() for seconds in group]
-    name = torch.cuda.get_device_name(runner.device) if runner.device.type == "cuda" else "cpu"
-    return {
-        "network_ms_per_image_median": 1000 * statistics.median(measured) if measured else math.nan,
-        "device": name,
-        "threads": torch.get_num_threads(),
-        "batch": batch_size,
-        "precision": next(key for key, dtype in PRECISIONS.items() if dtype == runner.dtype),
-    }
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nan(entry) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def comparison_rows(evaluations: list[Evaluation]) -> tuple[list[str], list[list[str]]]:
-    """The comparison table: column titles, and one row of formatted cells for each evaluation."""
-    titles = ["weights", "network", "foreground-region mIoU", *[f"  {name}" for name in BACKGROUND_CLASSES]]
-    titles += ["all-region mIoU", *[f"  {name}" for name in BACKGROUND_CLASSES]]
-    titles += ["foreground-mask IoU", "  precision", "  recall", "calibration error", "ms per image"]
-    rows = []
-    for evaluation in evaluations:
-        scores = evaluation.scores
-        behind, everywhere, mask = scores["foreground_region"], scores["all_region"], scores["foreground_mask"]
-        values = [behind["miou"], *behind["iou"].values(), everywhere["miou"], *everywhere["iou"].values()]
-        values += [mask["iou"], mask["precision"], mask["recall"]]
-        values.append(scores["calibration"]["foreground_region"]["ece"])
-        speed = scores["speed"]["network_ms_per_image_median"]
-        network = evaluation.about.get("weights", {}).get("network", "")
-        rows.append([evaluation.label, network, *map(format_score, values), f"{speed:.1f}"])
-    return titles, rows
-
-
-def format_score(value: float) -> str:
-    """Three decimals, or a dash for nan."""
-    return "–" if math.isnan(value) else f"{value:.3f}"
+from training.data.sample import Sample
+from training.measuring.evaluation import (
+    PRECISIONS,
+    Evaluation,
+    ImageScore,
+    Runner,
+    comparison_rows,
+    evaluate,
+    without_nan,
+)
 
 
 def open_options(options: argparse.Namespace, height: int) -> tuple[Dataset[Sample], Dataset[Sample]]:
@@ -353,7 +128,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--limit", type=int, help="use this many images, evenly spread over the set")
     parser.add_argument("--batch", type=int, default=1, help="images in one pass (default %(default)s)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu, cuda, …")
-    parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32")
     parser.add_argument("--workers", type=int, help="loading processes (default: 0 on a CPU, else up to 8)")
     parser.add_argument("--json", type=Path, help="write all scores; of several checkpoints: a list under 'results'")
     parser.add_argument("--csv", type=Path, help="write the scores of each image, one row each")
@@ -440,7 +215,7 @@ def _write_csv(path: Path, evaluations: list[Evaluation]) -> None:
         writer.writeheader()
         for evaluation in evaluations:
             for image in evaluation.images:
-                writer.writerow({"weights": evaluation.label, **_without_nan(asdict(image))})
+                writer.writerow({"weights": evaluation.label, **without_nan(asdict(image))})
 
 
 if __name__ == "__main__":

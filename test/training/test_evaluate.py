@@ -12,6 +12,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from test_datasets import kitti_tree
@@ -22,8 +23,10 @@ from sfi_ros.network import checkpoint, zoo
 from sfi_ros.network.outputs import SceneLogits
 from training import evaluate as evaluation_tool
 from training.data.datasets import Kitti
-from training.evaluate import ImageScore, Runner, evaluate, main
-from training.measuring.report import choose_images, color_errors, outline
+from training.evaluate import main
+from training.measuring.evaluation import ImageScore, Runner, evaluate
+from training.measuring.pictures import color_errors, outline
+from training.measuring.report import choose_images
 
 SMALL = "fast-mobilenetv2"
 CAR, ROAD, SKY = 26, 7, 23
@@ -186,12 +189,12 @@ def test_pasted_limited_synthetic(weights: Path, tmp_path: Path) -> None:
     pytest.importorskip("cv2")
     scores = tmp_path / "scores.json"
     arguments = ["--weights", str(weights), "--dataset", "synthetic", "--pasted", "--limit", "3", "--quiet"]
-    assert main([*arguments, "--device", "cpu", "--batch", "2", "--precision", "bf16", "--json", str(scores)]) == 0
+    assert main([*arguments, "--device", "cpu", "--batch", "2", "--precision", "bfloat16", "--json", str(scores)]) == 0
     found = json.loads(scores.read_text())
     assert found["dataset"]["images"] == 3 and found["dataset"]["images_in_set"] > 3
     assert found["dataset"]["split"] == "val" and found["dataset"]["pasted"]
     assert found["foreground_region"]["pixels"] > 0
-    assert found["speed"]["precision"] == "bf16"
+    assert found["speed"]["precision"] == "bfloat16"
 
 
 def test_a_set_without_truth_has_no_foreground_region_score(
@@ -249,11 +252,11 @@ def test_without_truth_behind_objects_all_regions_decide() -> None:
 
 
 def test_error_colours_say_what_they_mean() -> None:
-    photo = torch.zeros(3, 1, 4, dtype=torch.uint8)
-    truth = torch.tensor([[0, 1, 1, 255]], dtype=torch.uint8)
-    foreground = torch.tensor([[1, 1, 0, 1]], dtype=torch.uint8)
-    colors = color_errors(photo, torch.zeros(1, 4, dtype=torch.long), truth, foreground)
-    right, wrong, elsewhere, unknown = (colors[:, 0, number].int().tolist() for number in range(4))
+    photo = np.zeros((1, 4, 3), np.uint8)
+    truth = np.array([[0, 1, 1, 255]], np.uint8)
+    foreground = np.array([[1, 1, 0, 1]], np.uint8)
+    colors = color_errors(photo, np.zeros((1, 4), np.uint8), truth, foreground)
+    right, wrong, elsewhere, unknown = colors[0].tolist()
     assert right[1] > right[0]  # green
     assert wrong[0] > 2 * wrong[1]  # red
     assert elsewhere[0] > elsewhere[1] > elsewhere[2]  # pale orange
@@ -261,12 +264,12 @@ def test_error_colours_say_what_they_mean() -> None:
 
 
 def test_outline_stays_inside_the_mask() -> None:
-    mask = torch.zeros(7, 9, dtype=torch.uint8)
+    mask = np.zeros((7, 9), np.uint8)
     mask[1:6, 2:8] = 1
-    drawn = outline(torch.zeros(3, 7, 9, dtype=torch.uint8), mask)[0] == 255
-    inner = torch.zeros(7, 9, dtype=torch.bool)
+    drawn = outline(np.zeros((7, 9, 3), np.uint8), mask)[..., 0] == 255
+    inner = np.zeros((7, 9), bool)
     inner[2:5, 3:7] = True
-    assert torch.equal(drawn, (mask > 0) & ~inner)
+    assert np.array_equal(drawn, (mask > 0) & ~inner)
 
 
 def test_labels_tell_files_of_one_name_apart() -> None:

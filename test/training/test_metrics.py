@@ -10,9 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn import functional
 from torchmetrics.classification import MulticlassJaccardIndex
 
-from training.data.connected_components import connected_components
 from training.data.sample import Batch
 from training.measuring.metrics import (
     BinnedConfusion,
@@ -60,7 +60,7 @@ def counted_scores(pairs: list[tuple[int, int]]) -> dict:
     for name in range(3):
         both = sum(1 for p, t in pairs if p == name and t == name)
         either = sum(1 for p, t in pairs if p == name or t == name)
-        ious.append(both / either if either else math.nan)
+        ious.append(both / either if any(t == name for _, t in pairs) else math.nan)
     present = [iou for iou in ious if not math.isnan(iou)]
     return {
         "miou": sum(present) / len(present) if present else math.nan,
@@ -144,6 +144,21 @@ def test_absent_classes_and_empty_sets_are_nan() -> None:
     assert scores["foreground_mask"]["recall"] == 0 and math.isnan(scores["foreground_mask"]["precision"])
 
 
+def test_a_class_that_the_truth_does_not_have_stays_out_of_the_mean() -> None:
+    """A set without sidewalk labels: sidewalk that the network sees costs the others, and is no class itself."""
+    batch = random_batch(0)
+    batch.true_background = torch.zeros_like(batch.foreground)
+    batch.true_background[:, :, 6:] = 2
+    predicted = batch.true_background.clone()
+    predicted[:, :3, :6] = 1  # a third of the road taken for sidewalk
+    metrics = SceneMetrics()
+    metrics.update(batch.foreground[:, None].float(), functional.one_hot(predicted.long(), 3).movedim(-1, 1), batch)
+    scores = metrics.compute()["all_region"]
+    assert math.isnan(scores["iou"]["sidewalk"])
+    assert scores["iou"]["road"] == pytest.approx(2 / 3) and scores["iou"]["other"] == 1.0
+    assert scores["miou"] == pytest.approx((2 / 3 + 1) / 2)
+
+
 def test_what_the_network_says_where_truth_is_unknown_does_not_matter() -> None:
     batch = random_batch(3)
     foreground, background = random_prediction(3, batch)
@@ -202,16 +217,11 @@ def flood_fill(mask: np.ndarray) -> np.ndarray:
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10_000), st.floats(0, 1), st.tuples(st.integers(1, 14), st.integers(1, 14)))
-def test_connected_components_equal_a_flood_fill(seed: int, share: float, size: tuple[int, int]) -> None:
-    mask = np.random.default_rng(seed).random(size) < share
-    expected = flood_fill(mask)
-    found = connected_components(mask)
-    assert np.array_equal(found.labels, expected)
-    assert found.labels.dtype == np.int32 and len(found.areas) == expected.max()
-    for number, (area, box) in enumerate(zip(found.areas, found.boxes, strict=True), start=1):
-        rows, columns = np.nonzero(expected == number)
-        assert area == len(rows)
-        assert box.tolist() == [rows.min(), columns.min(), rows.max() + 1, columns.max() + 1]
+def test_object_area_equals_a_flood_fill(seed: int, share: float, size: tuple[int, int]) -> None:
+    mask = (np.random.default_rng(seed).random(size) < share).astype(np.uint8)
+    components = flood_fill(mask)
+    expected = np.bincount(components.ravel())[components] * mask
+    assert np.array_equal(object_area(torch.from_numpy(mask)[None])[0].numpy(), expected)
 
 
 def test_object_area() -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -21,7 +22,6 @@ from torch.nn import functional
 from torch.utils.data import Dataset
 
 from sfi_ros.classes import IGNORE
-from training.data.connected_components import connected_components
 from training.data.sample import Sample
 
 
@@ -140,19 +140,18 @@ def cut_out(sample: Sample, min_area: float, max_area: float) -> list[Occluder]:
         sample: the donor.
         min_area, max_area: bounds of the area as shares of the image.
     """
-    components = connected_components(sample.foreground.numpy())
-    labels = torch.from_numpy(components.labels)
+    _, components, boxes, _ = cv2.connectedComponentsWithStats(sample.foreground.numpy(), connectivity=8)
+    labels = torch.from_numpy(components)
     objects = []
-    for number, (area, box) in enumerate(zip(components.areas, components.boxes, strict=True), start=1):
-        top, left, bottom, right = box.tolist()
-        if not min_area <= area / labels.numel() <= max_area or top == 0:
-            continue
-        window = (slice(top, bottom), slice(left, right))
+    for number, (left, top, width, height, area) in enumerate(boxes.tolist()):
+        if number == 0 or not min_area <= area / labels.numel() <= max_area or top == 0:
+            continue  # 0 is what is not foreground
+        window = (slice(top, top + height), slice(left, left + width))
         objects.append(
             Occluder(
                 top,
                 left,
-                sample.image[:, top:bottom, left:right].clone(),
+                sample.image[(slice(None), *window)].clone(),
                 labels[window] == number,
                 sample.categories[window].clone(),
             )

@@ -5,16 +5,18 @@ three confusion matrices and nothing else. The analyses of `SceneAnalysis` (how 
 background still holds, by object size and category, calibration) cost more and belong to `evaluate.py`.
 
 Everywhere: ground truth 255 does not count; *foreground-region* are the pixels that the ground-truth
-foreground mask covers. A class that occurs neither in the truth nor in the prediction has IoU nan and the
-mean is taken over the others, the classes present; a mean over no class is nan.
+foreground mask covers. A class that the truth does not have has IoU nan and stays out of the mean
+(`sfi_ros.scores`); a mean over no class is nan.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -23,7 +25,7 @@ from torchmetrics import Metric
 from torchmetrics.classification import BinaryConfusionMatrix, MulticlassConfusionMatrix
 
 from sfi_ros.classes import BACKGROUND_CLASSES, IGNORE
-from training.data.connected_components import connected_components
+from sfi_ros.scores import class_iou, mean_iou
 from training.data.sample import Batch
 
 CLASSES = len(BACKGROUND_CLASSES)
@@ -35,22 +37,14 @@ SIZE_EDGES = (0.0, 0.001, 0.004, 0.016, 0.064)
 CALIBRATION_BINS = 15
 
 
-def class_iou(confusion: Tensor) -> Tensor:
-    """IoU of each class from a confusion matrix (C, C), truth in its rows; nan where a class is absent."""
-    confusion = confusion.double()
-    hit = confusion.diagonal()
-    return hit / (confusion.sum(0) + confusion.sum(1) - hit)
-
-
-def background_scores(confusion: Tensor) -> dict[str, Any]:
+def background_scores(confusion: np.ndarray) -> dict[str, Any]:
     """Turn a confusion matrix (3, 3), truth in rows, into mIoU, IoU per class, accuracy and pixel count."""
-    iou = class_iou(confusion)
-    pixels = confusion.sum()
+    pixels = int(confusion.sum())
     return {
-        "miou": iou.nanmean().item(),
-        "iou": dict(zip(BACKGROUND_CLASSES, iou.tolist(), strict=True)),
-        "accuracy": (confusion.diagonal().sum().double() / pixels).item(),
-        "pixels": int(pixels),
+        "miou": mean_iou(confusion),
+        "iou": dict(zip(BACKGROUND_CLASSES, class_iou(confusion).tolist(), strict=True)),
+        "accuracy": float(np.trace(confusion) / pixels) if pixels else math.nan,
+        "pixels": pixels,
     }
 
 
@@ -91,8 +85,8 @@ class SceneMetrics(nn.Module):
         mask = self.foreground_mask.compute().double()
         hit, extra, missed = mask[1, 1], mask[0, 1], mask[1, 0]
         return {
-            "all_region": background_scores(self.all_region.compute()),
-            "foreground_region": background_scores(self.foreground_region.compute()),
+            "all_region": background_scores(self.all_region.compute().cpu().numpy()),
+            "foreground_region": background_scores(self.foreground_region.compute().cpu().numpy()),
             "foreground_mask": {
                 "iou": (hit / (hit + extra + missed)).item(),
                 "precision": (hit / (hit + extra)).item(),
@@ -127,7 +121,8 @@ class BinnedConfusion(Metric):
 
     def compute(self) -> dict[str, dict[str, Any]]:
         """Return `background_scores` by bin name."""
-        return {name: background_scores(confusion) for name, confusion in zip(self.names, self.confusion, strict=True)}
+        matrices = self.confusion.cpu().numpy()
+        return {name: background_scores(confusion) for name, confusion in zip(self.names, matrices, strict=True)}
 
 
 class Calibration(Metric):
@@ -252,8 +247,10 @@ def object_area(mask: Tensor) -> Tensor:
     """
     areas = []
     for single in mask.cpu().numpy():
-        components = connected_components(single)
-        areas.append(np.concatenate([[0], components.areas])[components.labels])
+        _, components, boxes, _ = cv2.connectedComponentsWithStats((single > 0).astype(np.uint8), connectivity=8)
+        area = boxes[:, cv2.CC_STAT_AREA].astype(np.int64)
+        area[0] = 0  # what is not foreground
+        areas.append(area[components])
     return torch.from_numpy(np.stack(areas)).to(mask.device)
 
 
