@@ -5,6 +5,7 @@ A view is the message's own memory, never a copy. What cannot be an image raises
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ import numpy as np
 
 MAX_MEGAPIXELS: Final = 24.0
 """Default limit; an 8k picture has 33."""
+
+MAX_SIGNIFICANT_BITS: Final = 16
+"""Of a value in a 16-bit image; see `to_rgb`."""
 
 
 class ImageError(ValueError):
@@ -130,14 +134,16 @@ def view(message: Any, max_megapixels: float = MAX_MEGAPIXELS) -> np.ndarray:
     return np.ndarray(shape, dtype, data, strides=(step, encoding.channels * itemsize, itemsize))
 
 
-def to_rgb(message: Any, max_megapixels: float = MAX_MEGAPIXELS) -> np.ndarray:
-    """A sensor_msgs/Image as (H, W, 3) uint8 RGB; for rgb8 a view of the message, otherwise one conversion.
-
-    16-bit images keep their upper eight bits.
+def to_rgb(
+    message: Any, max_megapixels: float = MAX_MEGAPIXELS, significant_bits: int = MAX_SIGNIFICANT_BITS
+) -> np.ndarray:
+    """Convert a sensor_msgs/Image to (H, W, 3) uint8 RGB; for rgb8 return a view of the message.
 
     Args:
         message: see `view`.
         max_megapixels: see `view`.
+        significant_bits: bits that a value of a 16-bit image really has, counted from the low end, 8 to 16; a 12-bit
+            camera that does not shift its values has 12. The upper eight of them are kept; larger values are white.
 
     Raises:
         ImageError: see `view`.
@@ -145,12 +151,30 @@ def to_rgb(message: Any, max_megapixels: float = MAX_MEGAPIXELS) -> np.ndarray:
     pixels = view(message, max_megapixels)
     encoding = _ENCODINGS[message.encoding]
     if encoding.depth == 16:
-        pixels = (pixels >> 8).astype(np.uint8)
+        pixels = _upper_eight_bits(pixels, significant_bits)
     try:
         return encoding.to_rgb(pixels)
     except cv2.error as error:  # a Bayer image of one pixel, for example
         size = f"{message.width}x{message.height}"
         raise ImageError(f"{message.encoding} image of {size} cannot be converted to RGB: {error.err}") from error
+
+
+def used_bits(message: Any) -> int | None:
+    """Count the bits that the values of a 16-bit sensor_msgs/Image use, from the low end, 0 to 16.
+
+    A sample of the pixels is looked at, and the brightest thousandth of it left out: hot pixels and lines of metadata
+    say nothing about the camera. None for images whose values have eight bits.
+
+    Raises:
+        ImageError: see `view`.
+    """
+    encoding = _ENCODINGS.get(message.encoding)
+    if encoding is not None and encoding.depth == 8:
+        return None
+    pixels = view(message, math.inf)
+    colors = pixels[..., :3] if pixels.ndim == 3 else pixels  # an opaque alpha channel is full in any camera
+    values = np.sort(colors[::7, ::5], axis=None)
+    return int(values[-1 - values.size // 1000]).bit_length()
 
 
 def decode_compressed(message: Any, max_megapixels: float = MAX_MEGAPIXELS) -> np.ndarray:
@@ -173,6 +197,13 @@ def decode_compressed(message: Any, max_megapixels: float = MAX_MEGAPIXELS) -> n
     if image is None:
         raise ImageError(f"compressed image of {width}x{height} ({data.size} bytes) is damaged")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def _upper_eight_bits(pixels: np.ndarray, significant_bits: int) -> np.ndarray:
+    shifted = pixels >> (significant_bits - 8)
+    if significant_bits < MAX_SIGNIFICANT_BITS:
+        np.minimum(shifted, 255, out=shifted)
+    return shifted.astype(np.uint8)
 
 
 def check_size(width: int, height: int, what: str, max_megapixels: float) -> None:

@@ -9,7 +9,15 @@ import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from sfi_ros.frames.encodings import ENCODINGS, MAX_MEGAPIXELS, ImageError, check_size, decode_compressed, to_rgb
+from sfi_ros.frames.encodings import (
+    ENCODINGS,
+    MAX_MEGAPIXELS,
+    MAX_SIGNIFICANT_BITS,
+    ImageError,
+    check_size,
+    decode_compressed,
+    to_rgb,
+)
 
 try:
     from cv_bridge import CvBridge
@@ -21,8 +29,17 @@ __all__ = ["ImageError", "compressed_message", "image_message", "rgb_of"]
 _CHANNELS = {"mono8": 1, "rgb8": 3, "bgr8": 3}
 
 
-def rgb_of(message: Image | CompressedImage, max_megapixels: float = MAX_MEGAPIXELS) -> np.ndarray:
-    """The picture of a message as (H, W, 3) uint8 RGB; it may share the message's memory.
+def rgb_of(
+    message: Image | CompressedImage,
+    max_megapixels: float = MAX_MEGAPIXELS,
+    significant_bits: int = MAX_SIGNIFICANT_BITS,
+) -> np.ndarray:
+    """Decode a message to (H, W, 3) uint8 RGB, which may share the message's memory.
+
+    Args:
+        message: to decode.
+        max_megapixels: larger images are refused.
+        significant_bits: of the values of 16-bit images; see `encodings.to_rgb`.
 
     Raises:
         ImageError: it cannot be decoded; the message names why.
@@ -31,7 +48,7 @@ def rgb_of(message: Image | CompressedImage, max_megapixels: float = MAX_MEGAPIX
         return decode_compressed(message, max_megapixels)
     if message.encoding not in ENCODINGS and CvBridge is not None:
         return _through_cv_bridge(message, max_megapixels)
-    return to_rgb(message, max_megapixels)
+    return to_rgb(message, max_megapixels, significant_bits)
 
 
 def _through_cv_bridge(message: Image, max_megapixels: float) -> np.ndarray:

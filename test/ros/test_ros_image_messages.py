@@ -17,7 +17,7 @@ pytest.importorskip("sensor_msgs", reason="ROS messages are not installed (pip i
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from sfi_ros.frames.encodings import ENCODINGS, ImageError, to_rgb, view
+from sfi_ros.frames.encodings import ENCODINGS, ImageError, to_rgb, used_bits, view
 from sfi_ros.ros.image_messages import compressed_message, image_message, rgb_of
 
 HEIGHT, WIDTH = 12, 16
@@ -105,6 +105,56 @@ def test_sixteen_bits_keep_the_upper_eight(picture, encoding, channels, big_endi
     deep = (pixels.astype(np.uint16) * 256 + 99).astype(">u2" if big_endian else "<u2")
     expected = picture[..., [0, 0, 0]] if channels is None else picture
     np.testing.assert_array_equal(rgb_of(message(encoding, deep, padding=2, big_endian=big_endian)), expected)
+
+
+SIXTEEN_BITS = [encoding for encoding in ENCODINGS if "16" in encoding]
+
+
+def channels_of(encoding: str) -> int:
+    if encoding.startswith("16UC"):
+        return int(encoding[-1])
+    return {"rgb16": 3, "bgr16": 3, "rgba16": 4, "bgra16": 4}.get(encoding, 1)
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+@pytest.mark.parametrize("big_endian", [False, True])
+@pytest.mark.parametrize("encoding", SIXTEEN_BITS)
+def test_bits_at_the_low_end_of_sixteen(encoding, big_endian, bits):
+    """A camera of fewer bits that leaves the upper ones empty gives the picture that it would give shifted up."""
+    channels = (
+        4 if "a16" in encoding or encoding.endswith("C4") else 3 if encoding.endswith(("b16", "r16", "C3")) else 1
+    )
+    values = np.random.default_rng(bits).integers(0, 2**bits, (HEIGHT, WIDTH, channels), np.uint16)
+    values[0, 0] = 2**bits - 1
+    order = ">u2" if big_endian else "<u2"
+    low = message(encoding, values.astype(order), padding=2, big_endian=big_endian)
+    high = message(encoding, (values << (16 - bits)).astype(order), padding=2, big_endian=big_endian)
+    np.testing.assert_array_equal(to_rgb(low, significant_bits=bits), to_rgb(high))
+    np.testing.assert_array_equal(rgb_of(low, significant_bits=bits), to_rgb(high))
+    assert used_bits(low) == bits
+    assert used_bits(high) == 16
+
+
+@pytest.mark.parametrize("encoding", SIXTEEN_BITS)
+def test_values_beyond_the_significant_bits_are_white(encoding):
+    channels = (
+        4 if "a16" in encoding or encoding.endswith("C4") else 3 if encoding.endswith(("b16", "r16", "C3")) else 1
+    )
+    bright = message(encoding, np.full((HEIGHT, WIDTH, channels), 5000, "<u2"))
+    assert to_rgb(bright, significant_bits=12).min() == 255
+
+
+def test_used_bits():
+    assert used_bits(message("rgb8", np.full((HEIGHT, WIDTH, 3), 255, np.uint8))) is None
+    assert used_bits(message("mono16", np.zeros((HEIGHT, WIDTH), np.uint16))) == 0
+    dark = np.full((700, 500), 900, np.uint16)
+    dark[:7, :10] = 65535  # hot pixels
+    assert used_bits(message("mono16", dark)) == 10
+    opaque = np.full((HEIGHT, WIDTH, 4), 900, np.uint16)
+    opaque[..., 3] = 65535
+    assert used_bits(message("rgba16", opaque)) == 10
+    with pytest.raises(ImageError, match="step"):
+        used_bits(broken(encoding="mono16", step=3))
 
 
 @pytest.mark.parametrize("bits", [8, 16])
