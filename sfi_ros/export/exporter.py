@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
+from sfi_ros.errors import OptionError, SfiError, UnavailableError
 from sfi_ros.export.traceable import Size, TraceableNetwork
 from sfi_ros.inference.onnx_network import EXPORT_KEY, METADATA_KEY, ExportRecord, OnnxNetwork
 from sfi_ros.network import checkpoint
@@ -45,7 +46,7 @@ OPSET: Final = 18
 Runner = Callable[[Tensor], SceneLogits]
 
 
-class ExportError(RuntimeError):
+class ExportError(SfiError, RuntimeError):
     """The network cannot be exported, or the file would not compute what the network computes; none is left behind."""
 
 
@@ -84,17 +85,19 @@ def export_onnx(
         max_side: where `size` is None, the longest side of the images that the file takes; more costs a little time.
 
     Raises:
-        FileNotFoundError, CheckpointError: see `checkpoint.load`.
-        ValueError: a size or path that cannot be, or a network that needs a mask as input.
-        RuntimeError: onnx or onnxscript is not installed, or torch is older than 2.7.
+        MissingFileError, CheckpointError: see `checkpoint.load`.
+        OptionError: a size or path that cannot be, or a network that needs a mask as input.
+        UnavailableError: onnx or onnxscript is not installed, or torch is older than 2.7.
         ExportError: the network cannot be traced, or the file computes something else.
     """
     path = _checked_path(path, ".onnx")
     for package in ("onnx", "onnxscript"):
         if importlib.util.find_spec(package) is None:
-            raise RuntimeError(f"{package} is not installed; install it with `pip install onnx onnxscript onnxruntime`")
+            raise UnavailableError(
+                f"{package} is not installed; install it with `pip install onnx onnxscript onnxruntime`"
+            )
     if not onnx_is_possible():
-        raise RuntimeError(
+        raise UnavailableError(
             f"torch {torch.__version__} cannot translate this network to ONNX: export it with torch 2.7 or newer (what "
             "runs the file needs no torch), or as a torch.export program"
         )
@@ -141,7 +144,7 @@ def export_program(
         path: file to write, ending in .pt2. The program takes `image` and returns a dictionary.
 
     Raises:
-        FileNotFoundError, CheckpointError, ValueError, ExportError: see `export_onnx`.
+        MissingFileError, CheckpointError, OptionError, ExportError: see `export_onnx`.
     """
     path = _checked_path(path, ".pt2")
     plan = _Plan.make(weights, input_height, size, max_side, None)
@@ -177,18 +180,18 @@ class _Plan:
         loaded = checkpoint.load(weights)
         network = loaded.network
         if network.options.mask_source == "given":
-            raise ValueError(f"{weights} was trained with mask_source='given': its network needs a mask as input")
+            raise OptionError(f"{weights} was trained with mask_source='given': its network needs a mask as input")
         smallest = network.decoder.multiple + 1  # below, maps of one pixel appear, which the tracer treats as special
         limits = (smallest, max(size) if size else max_side)
         if limits[1] < limits[0] or (size and min(size) < smallest):
-            raise ValueError(
+            raise OptionError(
                 f"{network.name} is exported for sides of {smallest} pixels and more; got {size or max_side}"
             )
         if size and input_height not in (None, size[0]):
-            raise ValueError(f"input_height {input_height} is not the height of size {size[0]}x{size[1]}")
+            raise OptionError(f"input_height {input_height} is not the height of size {size[0]}x{size[1]}")
         height = size[0] if size else input_height or loaded.metadata.input_height
         if not limits[0] <= height <= limits[1]:
-            raise ValueError(f"input_height must be within {limits[0]}..{limits[1]} (max_side); got {height}")
+            raise OptionError(f"input_height must be within {limits[0]}..{limits[1]} (max_side); got {height}")
         record = ExportRecord(
             weights=Path(weights).name,
             weights_sha256=hashlib.sha256(Path(weights).read_bytes()).hexdigest(),
@@ -240,7 +243,7 @@ def _as_batch(*images: np.ndarray) -> Tensor:
 def _checked_path(path: str | Path, suffix: str) -> Path:
     path = Path(path)
     if path.suffix != suffix:
-        raise ValueError(f"the name of this file ends in {suffix}; got {path}")
+        raise OptionError(f"the name of this file ends in {suffix}; got {path}")
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 

@@ -14,15 +14,13 @@ from typing import Any, Final
 import cv2
 import numpy as np
 
+from sfi_ros.errors import ImageError
+
 MAX_MEGAPIXELS: Final = 24.0
 """Default limit; an 8k picture has 33."""
 
 MAX_SIGNIFICANT_BITS: Final = 16
 """Of a value in a 16-bit image; see `to_rgb`."""
-
-
-class ImageError(ValueError):
-    """An image message that cannot be decoded; the message names what is wrong with it."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import torch
 
+from sfi_ros.errors import OptionError
 from sfi_ros.inference.camera_network import CameraNetwork
 from sfi_ros.inference.compiled_network import CompiledNetwork
 from sfi_ros.inference.cpu_pipeline import CpuPipeline, NetworkRunner
@@ -78,16 +79,16 @@ def open_model(
         threads: see `InferenceEngine.load`.
 
     Raises:
-        FileNotFoundError, CheckpointError, ValueError, RuntimeError: see `InferenceEngine.load`.
+        SfiError: see `InferenceEngine.load`.
     """
     if backend not in BACKENDS:
-        raise ValueError(f"unknown backend {backend!r}; use {', '.join(BACKENDS)}")
+        raise OptionError(f"unknown backend {backend!r}; use {', '.join(BACKENDS)}")
     is_onnx = weights is not None and Path(weights).suffix == ".onnx"
     if backend == "auto":
         backend = "onnxruntime" if is_onnx else "pytorch"
     if is_onnx != (backend in _FOR_ONNX):
         remedy = "use backend 'auto', 'onnxruntime' or 'tensorrt'" if is_onnx else "make one with `sfi export`"
-        raise ValueError(f"backend {backend!r} cannot run {weights or 'the default weights'}: {remedy}")
+        raise OptionError(f"backend {backend!r} cannot run {weights or 'the default weights'}: {remedy}")
     if threads is not None:
         _bound_threads(threads)
     chosen = choose_device(device)
@@ -96,7 +97,7 @@ def open_model(
     dtype = choose_precision(precision, chosen)
     checkpoint, name = load_weights(weights)
     if checkpoint.network.options.mask_source == "given":
-        raise ValueError(
+        raise OptionError(
             f"{name} was trained with mask_source='given': it predicts no mask of its own, so it cannot run on a "
             "camera alone"
         )
@@ -112,7 +113,7 @@ def open_model(
 
 def _open_onnx(path: Path, backend: str, device: torch.device, precision: str, threads: int | None) -> Model:
     if precision not in ("auto", "float32"):
-        raise ValueError(f"an exported network computes in float32; got precision {precision!r}: use auto")
+        raise OptionError(f"an exported network computes in float32; got precision {precision!r}: use auto")
     from sfi_ros.inference.onnx_network import OnnxNetwork  # ONNX Runtime is optional
 
     provider = "tensorrt" if backend == "tensorrt" else None  # None: that of the device
@@ -122,7 +123,7 @@ def _open_onnx(path: Path, backend: str, device: torch.device, precision: str, t
 
 def _bound_threads(threads: int) -> None:
     if threads < 1:
-        raise ValueError(f"threads must be at least 1; got {threads}")
+        raise OptionError(f"threads must be at least 1; got {threads}")
     threads = min(threads, available_cores())  # more threads than cores wait for each other
     torch.set_num_threads(threads)
     cv2.setNumThreads(threads)

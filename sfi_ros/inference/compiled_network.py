@@ -9,6 +9,7 @@ from typing import ClassVar, Final
 import torch
 from torch import Tensor
 
+from sfi_ros.errors import UnavailableError
 from sfi_ros.inference.camera_network import CameraNetwork
 from sfi_ros.network.outputs import SceneLogits
 
@@ -30,14 +31,16 @@ class CompiledNetwork:
         device: where it lies.
 
     Raises:
-        RuntimeError: a CPU without a C++ compiler, which TorchInductor needs there.
+        UnavailableError: a CPU without a C++ compiler, which TorchInductor needs there.
     """
 
     _compiled: ClassVar[set[tuple[object, torch.Size]]] = set()
 
     def __init__(self, network: CameraNetwork, device: torch.device):
         if device.type == "cpu" and not any(map(shutil.which, ("c++", "g++", "clang++"))):
-            raise RuntimeError("backend 'compile' needs a C++ compiler on a CPU: install g++, or use backend 'pytorch'")
+            raise UnavailableError(
+                "backend 'compile' needs a C++ compiler on a CPU: install g++, or use backend 'pytorch'"
+            )
         # Freezing lets the compiler lay out the weights for the processor, which is most of what it gains on a CPU.
         self._network = torch.compile(network, dynamic=False, options={"freezing": device.type == "cpu"})
         self._identity = object()  # kept with the sizes: unlike an id(), it never becomes that of another network

@@ -8,6 +8,8 @@ from typing import Final
 
 import torch
 
+from sfi_ros.errors import OptionError, UnavailableError
+
 logger = logging.getLogger(__name__)
 
 PRECISIONS: Final = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -20,8 +22,8 @@ def choose_device(device: str) -> torch.device:
     "auto" takes CUDA when it works and the CPU otherwise, and logs once what it took and why.
 
     Raises:
-        ValueError: not the name of a device that this package supports.
-        RuntimeError: a CUDA device was named and does not work; an engine never runs elsewhere than it was told to.
+        OptionError: not the name of a device that this package supports.
+        UnavailableError: a CUDA device was named and does not work; an engine never runs elsewhere than it was told to.
     """
     if device == "auto":
         problem = _cuda_problem(torch.device("cuda"))
@@ -31,11 +33,13 @@ def choose_device(device: str) -> torch.device:
     try:
         chosen = torch.device(device)
     except RuntimeError as error:
-        raise ValueError(f"unknown device {device!r}; use auto, cpu, cuda or cuda:N") from error
+        raise OptionError(f"unknown device {device!r}; use auto, cpu, cuda or cuda:N") from error
     if chosen.type not in ("cpu", "cuda"):
-        raise ValueError(f"unsupported device {device!r}; use auto, cpu, cuda or cuda:N")
+        raise OptionError(f"unsupported device {device!r}; use auto, cpu, cuda or cuda:N")
     if chosen.type == "cuda" and (problem := _cuda_problem(chosen)):
-        raise RuntimeError(f"device {device!r} was asked for, but {problem}; name 'cpu' or 'auto' to run without it")
+        raise UnavailableError(
+            f"device {device!r} was asked for, but {problem}; name 'cpu' or 'auto' to run without it"
+        )
     return chosen
 
 
@@ -45,16 +49,16 @@ def choose_precision(precision: str, device: torch.device) -> torch.dtype:
     "auto" is float16 on CUDA; on a CPU bfloat16 where the processor multiplies it natively, else float32.
 
     Raises:
-        ValueError: another name, or float16 on a CPU, which is slower there than float32.
+        OptionError: another name, or float16 on a CPU, which is slower there than float32.
     """
     if precision == "auto":
         if device.type == "cuda":
             return torch.float16
         return torch.bfloat16 if _cpu_has_bfloat16() else torch.float32
     if precision not in PRECISIONS:
-        raise ValueError(f"unknown precision {precision!r}; use auto, {', '.join(PRECISIONS)}")
+        raise OptionError(f"unknown precision {precision!r}; use auto, {', '.join(PRECISIONS)}")
     if precision == "float16" and device.type == "cpu":
-        raise ValueError("float16 is slower than float32 on a CPU; use float32, bfloat16 or auto")
+        raise OptionError("float16 is slower than float32 on a CPU; use float32, bfloat16 or auto")
     return PRECISIONS[precision]
 
 

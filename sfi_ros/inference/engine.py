@@ -10,6 +10,7 @@ from typing import Literal, overload
 import numpy as np
 import torch
 
+from sfi_ros.errors import ImageError, OptionError
 from sfi_ros.inference.backends import Model, open_model
 from sfi_ros.inference.images import check_image
 from sfi_ros.inference.scene import Scene
@@ -41,7 +42,7 @@ class InferenceEngine:
     `output_size` and `foreground_threshold` may be changed between calls.
 
     Raises:
-        ValueError: an option that is out of its range.
+        OptionError: an option that is out of its range.
     """
 
     def __init__(
@@ -53,12 +54,12 @@ class InferenceEngine:
         foreground_threshold: float = 0.5,
     ):
         if output_size not in ("input", "network"):
-            raise ValueError(f"output_size must be 'input' or 'network'; got {output_size!r}")
+            raise OptionError(f"output_size must be 'input' or 'network'; got {output_size!r}")
         if not 0.0 < foreground_threshold < 1.0:
-            raise ValueError(f"foreground_threshold must be between 0 and 1; got {foreground_threshold}")
+            raise OptionError(f"foreground_threshold must be between 0 and 1; got {foreground_threshold}")
         height = model.metadata.input_height if input_height is None else input_height
         if not 32 <= height <= 4096:
-            raise ValueError(f"input_height must be within 32..4096; got {height}")
+            raise OptionError(f"input_height must be within 32..4096; got {height}")
         self.metadata, self.weights_name = model.metadata, model.weights_name
         self.device, self.dtype, self.backend = model.device, model.dtype, model.backend
         self.input_height = height
@@ -92,8 +93,9 @@ class InferenceEngine:
             input_height, output_size, foreground_threshold: see `InferenceEngine`.
 
         Raises:
-            FileNotFoundError, CheckpointError: see `checkpoint.load`.
-            ValueError, RuntimeError: an option that is unknown or out of range, or a device that does not work.
+            MissingFileError, CheckpointError: see `checkpoint.load`.
+            OptionError: an option that is unknown or out of range.
+            UnavailableError: a device, package or compiler that is not there or does not work.
         """
         model = open_model(weights, device=device, precision=precision, backend=backend, threads=threads)
         engine = cls(
@@ -126,12 +128,12 @@ class InferenceEngine:
             One `Scene`, or a list of them in the same order.
 
         Raises:
-            ValueError: anything else; nothing was computed then.
+            ImageError: anything else; nothing was computed then.
         """
         if isinstance(images, np.ndarray):
             return self._infer([[check_image(images)]])[0]
         if not isinstance(images, Sequence):
-            raise ValueError(f"images is a {type(images).__name__}; accepted are an array or a list of arrays")
+            raise ImageError(f"images is a {type(images).__name__}; accepted are an array or a list of arrays")
         groups: list[list[np.ndarray]] = []
         for position, image in enumerate(images):
             if groups and groups[-1][0].shape == check_image(image, position).shape:

@@ -6,6 +6,8 @@ from typing import Final
 
 import numpy as np
 
+from sfi_ros.errors import ImageError
+
 MAX_SIDE: Final = 16384
 """Pixels; anything larger is taken for a mistake."""
 
@@ -21,18 +23,18 @@ def check_image(image: object, position: int | None = None) -> np.ndarray:
         position: its place in a list, for the message.
 
     Raises:
-        ValueError: it is not; says what came and what is accepted.
+        ImageError: it is not; says what came and what is accepted.
     """
     name = "image" if position is None else f"image {position} of the list"
     accepted = f"accepted is an H x W x 3 uint8 RGB array of at most {MAX_SIDE} pixels a side"
     if not isinstance(image, np.ndarray):
-        raise ValueError(f"{name} is a {type(image).__name__}; {accepted}")
+        raise ImageError(f"{name} is a {type(image).__name__}; {accepted}")
     what = f"{name} has shape {image.shape} and dtype {image.dtype}"
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f"{what}; {accepted}")
+        raise ImageError(f"{what}; {accepted}")
     height, width = image.shape[:2]
     if min(height, width) == 0 or max(height, width) > MAX_SIDE:
-        raise ValueError(f"{what}; {accepted}")
+        raise ImageError(f"{what}; {accepted}")
     if max(height, width) > MAX_ASPECT * min(height, width):
-        raise ValueError(f"{what}; its sides differ by more than a factor of {MAX_ASPECT:g}")
+        raise ImageError(f"{what}; its sides differ by more than a factor of {MAX_ASPECT:g}")
     return image

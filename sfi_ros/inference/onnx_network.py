@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from sfi_ros import __version__
+from sfi_ros.errors import ImageError, MissingFileError, OptionError, UnavailableError
 from sfi_ros.network.checkpoint import FORMAT, CheckpointError, Metadata
 from sfi_ros.network.outputs import SceneLogits
 
@@ -71,10 +72,10 @@ class OnnxNetwork:
         dtype: what it computes in.
 
     Raises:
-        FileNotFoundError: no such file.
+        MissingFileError: no such file.
         CheckpointError: not an ONNX file, or none of ours.
-        ValueError: a provider that is unknown or does not fit the device.
-        RuntimeError: ONNX Runtime or its provider is not installed, or does not start. Nothing else is taken instead.
+        OptionError: a provider that is unknown or does not fit the device.
+        UnavailableError: ONNX Runtime or its provider is not installed or does not start; no other takes its place.
     """
 
     dtype: Final = torch.float32
@@ -106,9 +107,9 @@ class OnnxNetwork:
         try:
             self._session = ort.InferenceSession(self._path, options, providers=providers)
         except Exception as error:  # ONNX Runtime's errors have no common base
-            raise RuntimeError(f"{self._name} cannot run {self._path}: {error}") from error
+            raise UnavailableError(f"{self._name} cannot run {self._path}: {error}") from error
         if self._session.get_providers()[0] != self._name:  # it logs why, and goes on with another
-            raise RuntimeError(
+            raise UnavailableError(
                 f"ONNX Runtime has {self._name}, but it does not start: check that its libraries (CUDA, cuDNN, "
                 f"TensorRT) have the versions that onnxruntime {ort.__version__} was built for, or use device 'cpu'"
             )
@@ -123,7 +124,7 @@ class OnnxNetwork:
             Logits of size (h, w), float32, on the CPU.
 
         Raises:
-            ValueError: images that the file is not for.
+            ImageError: images that the file is not for.
         """
         self._check(images)
         self._announce(images.shape)
@@ -132,16 +133,16 @@ class OnnxNetwork:
 
     def _check(self, images: Tensor) -> None:
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
-            raise ValueError(f"images must be (N, 3, h, w) uint8; got {tuple(images.shape)} of {images.dtype}")
+            raise ImageError(f"images must be (N, 3, h, w) uint8; got {tuple(images.shape)} of {images.dtype}")
         height, width = images.shape[-2:]
         record = self.record
         if record.size is not None and (height, width) != record.size:
-            raise ValueError(
+            raise ImageError(
                 f"{self._path} is for images of {record.size[0]}x{record.size[1]} (height x width); got "
                 f"{height}x{width}: export it with --size {height}x{width}, or without --size for any"
             )
         if min(height, width) < record.min_side or max(height, width) > record.max_side:
-            raise ValueError(
+            raise ImageError(
                 f"{self._path} is for images with sides of {record.min_side} to {record.max_side} pixels; got "
                 f"{height}x{width}: export it with --max-side or --size"
             )
@@ -157,12 +158,12 @@ def import_onnxruntime() -> ModuleType:
     """ONNX Runtime, which is optional.
 
     Raises:
-        RuntimeError: it is not installed.
+        UnavailableError: it is not installed.
     """
     try:
         import onnxruntime
     except ImportError as error:
-        raise RuntimeError(
+        raise UnavailableError(
             "onnxruntime is not installed; install it with `pip install onnxruntime` (`onnxruntime-gpu` for a GPU)"
         ) from error
     return onnxruntime
@@ -172,14 +173,14 @@ def read_exported(path: str | Path) -> tuple[Metadata, ExportRecord]:
     """What an exported `.onnx` file says about itself.
 
     Raises:
-        FileNotFoundError: no such file.
+        MissingFileError: no such file.
         CheckpointError: not an ONNX file, none that `sfi export` wrote, or one that is newer than this version knows.
-        RuntimeError: ONNX Runtime is not installed.
+        UnavailableError: ONNX Runtime is not installed.
     """
     ort = import_onnxruntime()
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"weights {path} do not exist")
+        raise MissingFileError(f"weights {path} do not exist")
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # the graph is not going to run
     options.intra_op_num_threads = 1
@@ -213,13 +214,13 @@ def engine_cache(ort: ModuleType, path: Path, device: torch.device) -> Path:
 def _provider_name(ort: ModuleType, device: torch.device, provider: str | None) -> str:
     provider = provider or device.type
     if provider not in PROVIDERS:
-        raise ValueError(f"unknown provider {provider!r}; use {', '.join(PROVIDERS)}")
+        raise OptionError(f"unknown provider {provider!r}; use {', '.join(PROVIDERS)}")
     if (provider == "cpu") != (device.type == "cpu"):
-        raise ValueError(f"provider {provider!r} does not run on device {str(device)!r}")
+        raise OptionError(f"provider {provider!r} does not run on device {str(device)!r}")
     name = PROVIDERS[provider]
     available = ort.get_available_providers()
     if name not in available:
-        raise RuntimeError(
+        raise UnavailableError(
             f"this onnxruntime {ort.__version__} has no {name} but {', '.join(available)}: replace it by "
             "onnxruntime-gpu (`pip uninstall onnxruntime`, then `pip install onnxruntime-gpu`), or use device 'cpu'"
         )

@@ -26,7 +26,7 @@ def load_weights(weights: str | Path | None) -> tuple[Checkpoint, str]:
     Without a default checkpoint the result is an untrained network, always the same one, named so.
 
     Raises:
-        FileNotFoundError, CheckpointError: see `checkpoint.load`; never falls back to other weights than those named.
+        MissingFileError, CheckpointError: see `checkpoint.load`; never falls back to other weights than those named.
     """
     if weights is None and not DEFAULT_WEIGHTS.is_file():
         with torch.random.fork_rng(devices=[]):

@@ -16,6 +16,8 @@ import torchvision
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from sfi_ros.errors import MissingFileError, OptionError, UnavailableError
+
 Architecture = Literal["resnet18", "resnet50", "mobilenet_v2"]
 
 _IMAGENET_WEIGHTS: Final[dict[str, str]] = {
@@ -62,9 +64,9 @@ def torchvision_model(architecture: Architecture, pretrained: str | Path | None)
             though its features then shift by up to one pixel in each strided block.
 
     Raises:
-        FileNotFoundError: the file does not exist.
-        ValueError: the file holds nothing that fits the architecture.
-        RuntimeError: the download failed.
+        MissingFileError: the file does not exist.
+        OptionError: the file holds nothing that fits the architecture.
+        UnavailableError: the download failed.
     """
     model = torchvision.models.get_model(architecture, weights=None)
     if hasattr(model, "fc"):
@@ -78,7 +80,7 @@ def torchvision_model(architecture: Architecture, pretrained: str | Path | None)
         try:
             state = torchvision.models.get_model_weights(architecture)[name].get_state_dict(progress=False)
         except (URLError, OSError) as error:
-            raise RuntimeError(
+            raise UnavailableError(
                 f"could not download torchvision's {architecture} {name} ({error}); pass the path of a local "
                 ".safetensors file with torchvision's parameter names instead"
             ) from error
@@ -86,7 +88,7 @@ def torchvision_model(architecture: Architecture, pretrained: str | Path | None)
     else:
         path = Path(pretrained)
         if not path.is_file():
-            raise FileNotFoundError(f"pretrained weights {path} do not exist; use 'imagenet' to download them")
+            raise MissingFileError(f"pretrained weights {path} do not exist; use 'imagenet' to download them")
         state, source = load_file(path), str(path)
     return model, (_load_matching(model, state, source),)
 
@@ -96,7 +98,7 @@ def _load_matching(model: nn.Module, state: dict[str, Tensor], source: str) -> L
     common = [name for name in own if name in state]
     fitting = tuple(name for name in common if own[name].shape == state[name].shape)
     if not any(own[name].ndim == 4 for name in fitting):
-        raise ValueError(
+        raise OptionError(
             f"{source} holds no convolution that fits {type(model).__name__}; it has names such as "
             f"{', '.join(list(state)[:3])}"
         )

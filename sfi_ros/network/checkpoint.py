@@ -19,6 +19,7 @@ from torch import Tensor
 
 from sfi_ros import __version__
 from sfi_ros.classes import BACKGROUND_CLASSES
+from sfi_ros.errors import MissingFileError, OptionError, SfiError
 from sfi_ros.network import zoo
 from sfi_ros.network.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from sfi_ros.network.scene_network import SceneNetwork
@@ -27,7 +28,7 @@ FORMAT = 1
 _HEADER = "sfi_ros"
 
 
-class CheckpointError(ValueError):
+class CheckpointError(SfiError, ValueError):
     """A file that is not a usable checkpoint; the message says which file and what is wrong with it."""
 
 
@@ -87,11 +88,12 @@ def save(
         dtype: floating-point type to store; float16 halves the file.
 
     Raises:
-        ValueError: a path with another ending, metadata that JSON cannot hold, or weights that are not finite.
+        OptionError: a path with another ending.
+        CheckpointError: metadata that JSON cannot hold, or weights that are not finite.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
-        raise ValueError(f"a checkpoint's name ends in .safetensors; got {path}")
+        raise OptionError(f"a checkpoint's name ends in .safetensors; got {path}")
     metadata = Metadata(
         name=network.name,
         options=network.options.to_dict(),
@@ -104,12 +106,12 @@ def save(
     for name, tensor in network.state_dict().items():
         stored = tensor.detach().cpu().to(dtype if tensor.is_floating_point() else tensor.dtype)
         if not torch.isfinite(stored).all():
-            raise ValueError(f"{name} is not finite as {stored.dtype}; {path} was not written")
+            raise CheckpointError(f"{name} is not finite as {stored.dtype}; {path} was not written")
         tensors[name] = stored.contiguous()
     try:
         header = json.dumps(asdict(metadata))
     except TypeError as error:
-        raise ValueError(f"the metadata of {path} is not JSON: {error}") from error
+        raise CheckpointError(f"the metadata of {path} is not JSON: {error}") from error
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     save_file(tensors, partial, metadata={_HEADER: header})
@@ -122,12 +124,12 @@ def read_metadata(path: str | Path) -> Metadata:
     """Read what a checkpoint says about itself, without its tensors.
 
     Raises:
-        FileNotFoundError: no such file.
+        MissingFileError: no such file.
         CheckpointError: not a checkpoint of this package, or one that is damaged or newer than this version knows.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"weights {path} do not exist")
+        raise MissingFileError(f"weights {path} do not exist")
     try:
         with safe_open(path, "pt") as file:
             header = (file.metadata() or {}).get(_HEADER)
@@ -154,7 +156,7 @@ def load(path: str | Path) -> Checkpoint:
     """Rebuild the network that a checkpoint describes and fill it.
 
     Raises:
-        FileNotFoundError, CheckpointError: see `read_metadata`; also when the tensors do not fit the network that
+        MissingFileError, CheckpointError: see `read_metadata`; also when the tensors do not fit the network that
             the metadata names.
     """
     path = Path(path)
@@ -221,7 +223,7 @@ def import_released(path_or_state_dict: str | Path | Mapping[str, Tensor], name:
         The network in evaluation mode, with the released code's `boundary="raw"`.
 
     Raises:
-        FileNotFoundError: no such file.
+        MissingFileError: no such file.
         CheckpointError: not such a file; names the first parameter that is missing, mis-shaped or unknown.
     """
     if isinstance(path_or_state_dict, Mapping):
@@ -247,7 +249,7 @@ def import_released(path_or_state_dict: str | Path | Mapping[str, Tensor], name:
 
 def _read_released(path: Path) -> Mapping[str, Tensor]:
     if not path.is_file():
-        raise FileNotFoundError(f"released checkpoint {path} does not exist")
+        raise MissingFileError(f"released checkpoint {path} does not exist")
     if path.suffix == ".safetensors":
         raise CheckpointError(f"{path} is a .safetensors file already; the released checkpoints are .pth.tar files")
     try:

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from sfi_ros.errors import OptionError
 from sfi_ros.network.mpi import BOUNDARIES, Boundary
 
 MpiPosition = Literal["image", "block2", "block4", "logits"]
@@ -44,7 +45,7 @@ class NetworkOptions:
         boundary: "dilated" as in the paper, or "raw" as in the released code; see `mpi.max_pool_inpaint`.
 
     Raises:
-        ValueError: a value that is not one of these.
+        OptionError: a value that is not one of these.
     """
 
     mpi_position: MpiPosition = "block2"
@@ -62,17 +63,17 @@ class NetworkOptions:
         }
         for name, values in allowed.items():
             if getattr(self, name) not in values:
-                raise ValueError(f"{name} must be one of {', '.join(values)}; got {getattr(self, name)!r}")
+                raise OptionError(f"{name} must be one of {', '.join(values)}; got {getattr(self, name)!r}")
         if not isinstance(self.foreground_classes, int) or self.foreground_classes < 1:
-            raise ValueError(f"foreground_classes must be a positive integer; got {self.foreground_classes!r}")
+            raise OptionError(f"foreground_classes must be a positive integer; got {self.foreground_classes!r}")
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> NetworkOptions:
-        """Build from a dictionary, such as a checkpoint's metadata; unknown names are a ValueError."""
+        """Build from a dictionary, such as a checkpoint's metadata; unknown names are an OptionError."""
         known = [field.name for field in fields(cls)]
         unknown = sorted(set(values) - set(known))
         if unknown:
-            raise ValueError(f"unknown network options {', '.join(unknown)}; known are {', '.join(known)}")
+            raise OptionError(f"unknown network options {', '.join(unknown)}; known are {', '.join(known)}")
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from sfi_ros.classes import BACKGROUND_CLASSES
+from sfi_ros.errors import OptionError
 from sfi_ros.network.backbones import (
     Architecture,
     LoadReport,
@@ -50,13 +51,13 @@ def build(name: str, *, pretrained: Pretrained = None, **options: Any) -> SceneN
         The network in training mode, float32, on the CPU.
 
     Raises:
-        ValueError: an unknown name or option.
-        FileNotFoundError, RuntimeError: see `backbones.torchvision_model`.
+        OptionError: an unknown name or option.
+        SfiError: see `backbones.torchvision_model`.
     """
     if name not in _BUILDERS:
         near = difflib.get_close_matches(name, NAMES, n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
-        raise ValueError(f"unknown network {name!r}{hint}; known are {', '.join(NAMES)}")
+        raise OptionError(f"unknown network {name!r}{hint}; known are {', '.join(NAMES)}")
     return _BUILDERS[name](name, pretrained, options)
 
 
@@ -80,7 +81,7 @@ def _two_stage(architecture: Architecture) -> Callable[..., SceneNetwork]:
         own = {"mpi_position": "image", "fill": "zero", "boundary": "raw"}
         options = NetworkOptions.from_dict({**own, **values})
         if any(getattr(options, key) != value for key, value in own.items()):
-            raise ValueError(f"{name} blacks out the image: its options are {own}; got {options}")
+            raise OptionError(f"{name} blacks out the image: its options are {own}; got {options}")
         early, late, decoder, reports = _dilated_resnet(architecture, pretrained)
         foreground, own_reports = _separate_foreground(architecture, pretrained, options)
         reports += own_reports
