@@ -59,6 +59,8 @@ def build(workspace: Path, *, symlink_install: bool = False, package: Path = PAC
     """
     if lacking := missing():
         raise BuildError(f"building needs {lacking}")
+    if not (package / "package.xml").is_file():
+        raise BuildError(f"{package} is not a checkout of sfi_ros: it has no package.xml. Build in a checkout")
     workspace = workspace.resolve()
     prefix = _shadow_prefix(workspace / "prefix")
     install = workspace / ("install_symlinked" if symlink_install else "install")

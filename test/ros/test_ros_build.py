@@ -16,7 +16,8 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed (pip install sfi_ros
 
 from ros_harness import PATIENCE, Probe, Process, small_weights, wait_for
 
-from sfi_ros.ros.wheel_build import build, missing, python_path
+from sfi_ros.ros.dds import PROFILE
+from sfi_ros.ros.wheel_build import BuildError, build, missing, python_path
 
 pytestmark = [
     pytest.mark.timeout(3600),
@@ -62,6 +63,7 @@ def test_built_scenes_are_published(built, tmp_path, symlink_install):
     share = install / "sfi_ros" / "share" / "sfi_ros"
     for name in ("launch/inpaint.launch.py", "launch/demo.launch.py", "config/inpaint.yaml", "package.xml"):
         assert (share / name).is_file()
+    assert (share / "config" / "fastdds_large_images.xml").read_bytes() == PROFILE.read_bytes()
     for name in ("inpaint_node", "camera_player", "sfi", "demo"):
         assert os.access(install / "sfi_ros" / "lib" / "sfi_ros" / name, os.X_OK)
     modules = python_path(install)
@@ -111,6 +113,13 @@ def test_built_scenes_are_published(built, tmp_path, symlink_install):
     assert scene["share"] == pytest.approx(scene["true_share"], abs=1e-6)
     assert scene["seconds"] > 0
     assert scene["weights"] == "small.safetensors"
+
+
+def test_a_folder_without_the_package_is_refused(tmp_path):
+    """What an installed wheel has around it, for example: messages are built from a checkout."""
+    with pytest.raises(BuildError, match=r"is not a checkout of sfi_ros: it has no package.xml"):
+        build(tmp_path / "workspace", package=tmp_path)
+    assert not (tmp_path / "workspace").exists()
 
 
 @pytest.mark.parametrize("executable", ["inpaint_node", "camera_player"])

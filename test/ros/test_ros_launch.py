@@ -12,6 +12,7 @@ import yaml
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed (pip install sfi_ros[ros])")
 
+from sfi_ros.ros.dds import PROFILE
 from sfi_ros.ros.parameters import SETTINGS, Change
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,7 +74,7 @@ def test_rviz_and_foxglove_show_topics_that_exist():
 
 
 def test_the_dds_profile_has_a_large_segment_and_is_the_default():
-    root = ElementTree.parse(ROOT / "config" / "fastdds_large_images.xml").getroot()
+    root = ElementTree.parse(PROFILE).getroot()
     space = {"dds": "http://www.eprosima.com"}
     assert int(root.findtext(".//dds:segment_size", namespaces=space)) == 64 * 2**20
     assert root.find(".//dds:participant", space).get("is_default_profile") == "true"
