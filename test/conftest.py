@@ -13,6 +13,9 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 
+REFERENCE = ROOT / "test" / "data" / "reference"
+"""Outputs of the authors' released code; its README says how they were made."""
+
 torch.set_num_threads(1)
 
 

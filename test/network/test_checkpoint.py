@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import shared
+from conftest import REFERENCE
 from safetensors.torch import load_file, save_file
 
 from sfi_ros.network import checkpoint, zoo
@@ -129,8 +129,8 @@ def test_save_refuses_what_could_not_be_loaded(tmp_path):
 
 
 def released_state(name: str) -> dict[str, torch.Tensor]:
-    """A state dict with the released names and shapes, filled by the rule of ../shared/reference/README.md."""
-    keys = json.loads(shared(f"reference/{name}.keys.json").read_text())
+    """A state dict with the released names and shapes, filled by the rule of test/data/reference/README.md."""
+    keys = json.loads((REFERENCE / f"{name}.keys.json").read_text())
     state = {}
     for key, shape in keys.items() if isinstance(keys, dict) else keys:
         generator = torch.Generator().manual_seed(zlib.crc32(key.encode()))
@@ -151,7 +151,7 @@ def released_state(name: str) -> dict[str, torch.Tensor]:
 def test_golden_outputs_of_the_released_networks(name):
     network = checkpoint.import_released(released_state(name))
     assert network.name == name
-    golden = np.load(shared("reference/released_outputs.npz"))
+    golden = np.load(REFERENCE / "released_outputs.npz")
     images = torch.randn(2, 3, 128, 256, generator=torch.Generator().manual_seed(7))
     with torch.no_grad():
         outputs = [network(one) for one in images.split(1)]

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import shared
+from conftest import REFERENCE
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -300,7 +300,7 @@ def test_gpu_without_triton_falls_back_with_one_warning(monkeypatch, caplog):
 
 
 def test_golden_outputs_of_the_released_code():
-    golden = np.load(shared("reference/released_mpi.npz"))
+    golden = np.load(REFERENCE / "released_mpi.npz")
     features = torch.from_numpy(golden["features"])
     bits = np.unpackbits(golden["foreground_probability"])[: 3 * 256 * 512]
     foreground = torch.from_numpy(bits.reshape(3, 1, 256, 512)).float()
