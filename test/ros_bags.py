@@ -19,8 +19,12 @@ def write_bag(
     storage: str = "sqlite3",
     rate: float = 10.0,
     topics: tuple[str, ...] = ("/front/image_raw",),
+    camera_info: dict[str, object] | None = None,
 ) -> Path:
-    """RGB images on each topic and, for /front, a calibration with a focal length of 123 pixels."""
+    """RGB images on each topic and, for /front, a calibration with a focal length of 123 pixels.
+
+    `camera_info` replaces fields of the calibration.
+    """
     types = STORE.types
     plugin = StoragePlugin.MCAP if storage == "mcap" else StoragePlugin.SQLITE3
     with Writer(path, version=9, storage_plugin=plugin) as writer:
@@ -40,19 +44,19 @@ def write_bag(
                 step=width * 3,
                 data=image.reshape(-1),
             )
-            info = types["sensor_msgs/msg/CameraInfo"](
-                header=header,
-                height=height,
-                width=width,
-                distortion_model="plumb_bob",
-                d=np.zeros(5),
-                k=np.array([123.0, 0, width / 2, 0, 123, height / 2, 0, 0, 1]),
-                r=np.eye(3).reshape(-1),
-                p=np.array([123.0, 0, width / 2, 0, 0, 123, height / 2, 0, 0, 0, 1, 0]),
-                binning_x=0,
-                binning_y=0,
-                roi=types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False),
-            )
+            fields = {
+                "height": height,
+                "width": width,
+                "distortion_model": "plumb_bob",
+                "d": np.zeros(5),
+                "k": np.array([123.0, 0, width / 2, 0, 123, height / 2, 0, 0, 1]),
+                "r": np.eye(3).reshape(-1),
+                "p": np.array([123.0, 0, width / 2, 0, 0, 123, height / 2, 0, 0, 0, 1, 0]),
+                "binning_x": 0,
+                "binning_y": 0,
+                "roi": types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False),
+            }
+            info = types["sensor_msgs/msg/CameraInfo"](header=header, **{**fields, **(camera_info or {})})
             for connection in connections.values():
                 writer.write(connection, at, STORE.serialize_cdr(message, "sensor_msgs/msg/Image"))
             writer.write(infos, at, STORE.serialize_cdr(info, "sensor_msgs/msg/CameraInfo"))

@@ -22,8 +22,9 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from sfi_ros.frames.sources import SYNTHETIC, UNSEEN_SEED, Frame, SyntheticSource, Unreadable, open_source
+from sfi_ros.geometry.calibration import Calibration, CalibrationError, camera_matrix
 from sfi_ros.offline.bags import BagSource, is_bag
-from sfi_ros.ros.calibration import camera_matrix, copied, pinhole, read_yaml, scaled, size_of_images
+from sfi_ros.ros.camera_info import camera_info_message
 from sfi_ros.ros.image_messages import compressed_message, image_message
 from sfi_ros.ros.qos import overridable, result_qos
 from sfi_ros.ros.spinning import spin, start_ros
@@ -54,7 +55,10 @@ class CameraPlayer(Node):
         if transport not in ("raw", "compressed"):
             raise ValueError(f"image_transport is {transport!r}; accepted are 'raw' and 'compressed'")
         self._compress = transport == "compressed"
-        self._info = self._calibration()
+        self._field_of_view = self._number(
+            "field_of_view", 60.0, "degrees across the image, for camera_info where no calibration is known", 1.0, 179.0
+        )
+        self._calibration = self._known_calibration()
         if self._compress:
             # image_transport's convention: the name is remapped first, then the transport is appended.
             name = f"{self.resolve_topic_name('image')}/compressed"
@@ -96,11 +100,12 @@ class CameraPlayer(Node):
     def _publish(self, frame: Frame) -> None:
         height, width = frame.image.shape[:2]
         header = Header(stamp=self.get_clock().now().to_msg(), frame_id=self._frame_id)
-        if self._info is None:
-            self._info = pinhole(width, height, camera_matrix(width, height, self._field_of_view))
-        info = scaled(self._info, size_of_images(self._info), (width, height))
-        info.header = header
-        self._infos.publish(info)
+        if self._calibration is not None:
+            calibration = self._calibration.scaled(self._calibration.image_size, (width, height))
+            self._infos.publish(camera_info_message(calibration, header))
+        elif not self._uncalibrated:
+            guess = Calibration.pinhole(width, height, camera_matrix(width, height, self._field_of_view))
+            self._infos.publish(camera_info_message(guess, header))
         if self._compress:
             self._images.publish(compressed_message(frame.image, header))
         else:
@@ -116,21 +121,33 @@ class CameraPlayer(Node):
             if not readable:
                 return
 
-    def _calibration(self) -> CameraInfo | None:
-        """From the named file, the bag or the synthetic street; None to guess one from the field of view."""
-        self._field_of_view = self._number(
-            "field_of_view", 60.0, "degrees across the image, for camera_info where no calibration is known", 1.0, 179.0
-        )
+    def _known_calibration(self) -> Calibration | None:
+        """From the named file, the bag or the synthetic street; None where it is not known."""
+        self._uncalibrated = False
         path = self._text("calibration", "", "YAML as camera_calibration writes it, for camera_info")
         if path:
-            return read_yaml(path)
+            return Calibration.from_yaml(path)
         if isinstance(self._source, BagSource):
-            recorded = self._source.calibration()
-            return None if recorded is None else copied(recorded)
+            return self._recorded_calibration(self._source)
         if isinstance(self._source, SyntheticSource):
             street = self._source.street
-            return pinhole(street.width, street.height, street.camera_matrix)
+            return Calibration.pinhole(street.width, street.height, street.camera_matrix)
         return None
+
+    def _recorded_calibration(self, bag: BagSource) -> Calibration | None:
+        """The bag's. Where the one that was recorded cannot be used, none is made up: the camera had none."""
+        recorded = bag.calibration()
+        if recorded is None:
+            return None
+        try:
+            return Calibration.from_message(recorded)
+        except CalibrationError as error:
+            self._uncalibrated = True
+            self.get_logger().warning(
+                f"camera_info is left out: {bag.path} holds one that cannot be used: {error}; "
+                "name a calibration file with the parameter calibration"
+            )
+            return None
 
     def _text(self, name: str, default: str, description: str) -> str:
         return self.declare_parameter(name, default, _described(description)).value

@@ -12,7 +12,9 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
 from sfi_ros.classes import BACKGROUND_CLASSES
+from sfi_ros.geometry.calibration import Calibration
 from sfi_ros.inference import Scene
+from sfi_ros.ros.camera_info import camera_info_message
 from sfi_ros.ros.image_messages import image_message
 from sfi_ros.ros.qos import latched_qos, overridable, result_qos
 from sfi_ros.visualization import colorize, overlay
@@ -76,7 +78,7 @@ class Results:
         scene: Scene,
         image: np.ndarray,
         header: Header,
-        info: CameraInfo | None,
+        calibration: Calibration | None,
         alpha: float,
         processing_time: float,
     ) -> None:
@@ -86,7 +88,7 @@ class Results:
             scene: to publish.
             image: (H, W, 3) uint8 RGB of any size, for the overlay.
             header: of the camera's image.
-            info: calibration of the scene's size, None if the camera has none.
+            calibration: of the scene's size, None if the camera has none.
             alpha: share of the tint in the overlay.
             processing_time: seconds since the camera's image arrived.
         """
@@ -119,9 +121,8 @@ class Results:
         ):
             if message is not None and _heard(publisher):
                 publisher.publish(message)
-        if info is not None and _heard(self._camera_info):
-            info.header = header
-            self._camera_info.publish(info)
+        if calibration is not None and _heard(self._camera_info):
+            self._camera_info.publish(camera_info_message(calibration, header))
         if _heard(self._color):
             self._color.publish(image_message(colorize(scene.background), "rgb8", header))
         if _heard(self._overlay):

@@ -7,8 +7,8 @@ import time
 
 from rclpy.node import Node
 
+from sfi_ros.geometry.calibration import Calibration, CalibrationError
 from sfi_ros.inference import InferenceEngine
-from sfi_ros.ros.calibration import CalibrationError, scaled
 from sfi_ros.ros.camera import Arrival
 from sfi_ros.ros.image_messages import ImageError, rgb_of
 from sfi_ros.ros.mailbox import Mailbox
@@ -106,17 +106,18 @@ class Worker:
         if self._stopped.is_set():
             return
         height, width = scene.foreground.shape
-        info = None
+        calibration = None
         if arrival.info is not None:
             try:
-                info = scaled(arrival.info, (image.shape[1], image.shape[0]), (width, height))
+                camera = Calibration.from_message(arrival.info)
+                calibration = camera.scaled((image.shape[1], image.shape[0]), (width, height))
             except CalibrationError as error:
                 self._log.warning(f"~/camera_info is left out: {error}", throttle_duration_sec=_SAY_EVERY)
         self._results.publish(
             scene,
             image,
             arrival.message.header,
-            info,
+            calibration,
             parameters["overlay_alpha"],
             time.monotonic() - arrival.at,
         )

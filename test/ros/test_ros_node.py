@@ -17,8 +17,9 @@ from ros_harness import Camera, Probe, Process, small_weights, stamp_of, wait_fo
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from sfi_ros.frames.encodings import view
+from sfi_ros.geometry.calibration import Calibration, camera_matrix
 from sfi_ros.inference import InferenceEngine
-from sfi_ros.ros.calibration import camera_matrix, pinhole
+from sfi_ros.ros.camera_info import camera_info_message
 from sfi_ros.ros.image_messages import image_message
 from sfi_ros.synthetic import SyntheticStreet
 from sfi_ros.visualization import colorize, overlay
@@ -109,7 +110,7 @@ def test_sizes(probe, camera, size):
 
 
 def test_network_size_comes_with_a_calibration_that_fits(probe, camera, picture):
-    info = pinhole(160, 96, camera_matrix(160, 96, 70.0))
+    info = camera_info_message(Calibration.pinhole(160, 96, camera_matrix(160, 96, 70.0)), camera.header())
     infos = probe.node.create_publisher(CameraInfo, "/camera_info", 10)
     assert probe.set("output_size", "network").successful
     try:

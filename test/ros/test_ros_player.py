@@ -119,10 +119,7 @@ def test_a_bag_with_its_calibration(probe, tmp_path, pictures, storage):
     assert "at 20 frames/s" in log
 
 
-def test_a_calibration_file_is_scaled_to_the_images(probe, tmp_path, pictures):
-    path = tmp_path / "camera.yaml"
-    path.write_text(
-        """
+CALIBRATION = """
 image_width: 128
 image_height: 96
 camera_name: front
@@ -132,13 +129,53 @@ distortion_coefficients: {rows: 1, cols: 5, data: [0.1, 0.0, 0.0, 0.0, 0.0]}
 rectification_matrix: {rows: 3, cols: 3, data: [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]}
 projection_matrix: {rows: 3, cols: 4, data: [100.0, 0.0, 63.5, 0.0, 0.0, 100.0, 47.5, 0.0, 0.0, 0.0, 1.0, 0.0]}
 """
-    )
+
+
+def test_a_calibration_file_is_scaled_to_the_images(probe, tmp_path, pictures):
+    path = tmp_path / "camera.yaml"
+    path.write_text(CALIBRATION)
     folder = folder_of(pictures[:1], tmp_path / "images")
     _, infos, _ = play(probe, tmp_path, f"source:={folder}", f"calibration:={path}")
     assert (infos[0].width, infos[0].height) == (64, 48)
     assert infos[0].k[0] == pytest.approx(50.0)
     assert infos[0].k[2] == pytest.approx(31.5)  # the middle stays the middle
     assert infos[0].d[0] == pytest.approx(0.1)
+
+
+UNCALIBRATED = {"d": np.zeros(0), "k": np.zeros(9), "r": np.zeros(9), "p": np.zeros(12)}
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        (UNCALIBRATED, "the camera is not calibrated"),
+        ({**UNCALIBRATED, "width": 0, "height": 0}, "the camera is not calibrated"),
+        ({"width": 0}, "image size"),
+        ({"k": np.full(9, np.nan)}, "not finite"),
+    ],
+)
+def test_a_bag_of_an_uncalibrated_camera(probe, tmp_path, pictures, fields, reason):
+    bag = write_bag(tmp_path / "bag", pictures, rate=20.0, camera_info=fields)
+    with probe.listen("/camera_info", CameraInfo) as infos, probe.listen("/image") as images:
+        arguments = ("-p", f"source:={bag}", "-p", "wait_for_subscribers:=1")
+        with Process("camera_player", *arguments, log=tmp_path / "log") as player:
+            assert player.wait() == 0, player.log()
+            wait_for(lambda: len(images.messages) == 4, "the images")
+            assert not infos.messages
+            assert f"camera_info is left out: {bag} holds one that cannot be used" in player.log()
+            assert reason in player.log()
+            assert "parameter calibration" in player.log()
+            assert "Traceback" not in player.log()
+
+
+def test_a_calibration_file_with_too_few_numbers_is_refused(tmp_path):
+    path = tmp_path / "camera.yaml"
+    path.write_text(CALIBRATION.replace("47.5, 0.0, 0.0, 1.0]}\ndist", "47.5]}\ndist"))
+    with Process("camera_player", "-p", f"calibration:={path}", log=tmp_path / "log") as player:
+        assert player.wait() == 1
+        assert f"{path} is not a calibration" in player.log()
+        assert "K has 6 numbers instead of 9" in player.log()
+        assert "Traceback" not in player.log()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Cameras, poses and the ground: numpy only, without ROS and PyTorch."""
