@@ -14,6 +14,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from sfi_ros.errors import SfiError
+
 # How many coefficients OpenCV takes for each model of sensor_msgs/distortion_models.hpp; 0 is an undistorted camera.
 # It goes by their number alone, so a rational polynomial that a driver calls plumb_bob is understood everywhere.
 _COEFFICIENTS: Final = {
@@ -26,7 +28,7 @@ _LARGEST_FILE: Final = 2**20  # bytes; a calibration has one or two thousand
 _LARGEST_NUMBER: Final = 2**32 - 1  # of pixels, in CameraInfo
 
 
-class CalibrationError(ValueError):
+class CalibrationError(SfiError, ValueError):
     """A calibration that cannot be used; the message says why."""
 
 
