@@ -35,7 +35,6 @@ from sfi_ros.network import zoo
 BACKENDS = ("pytorch", "compile", "onnxruntime", "tensorrt")
 FOR_ONNX = ("onnxruntime", "tensorrt")
 FRAMES = 8  # different ones, in turn
-TOGETHER = 6  # rows that are measured in the same rounds, so many processes are alive
 
 COLUMNS = (
     tables.Column("network", "network", identity=True),
@@ -87,16 +86,15 @@ CAMERA_NOTES = (
 
 
 def measure(
-    cases: Sequence[Case], options: argparse.Namespace, peak: machine.Machine
-) -> tuple[list[tables.Row], list[str]]:
-    """Measure cases in groups; returns the rows, each baseline before what it belongs to, and problems."""
+    cases: Sequence[Case], options: argparse.Namespace, peak: machine.Machine, table: tables.Table
+) -> list[str]:
+    """Measure cases in groups and add their rows, each baseline before what it belongs to; returns problems."""
     console = Console(stderr=True)
-    rows: list[tables.Row] = []
     problems: list[str] = []
     baselines: dict[Case, tuple[tables.Row, Times]] = {}
     with tempfile.TemporaryDirectory() as name, console.status("") as status:
         folder = Path(name)
-        for group in _groups(cases):
+        for group in _groups(cases, options.together):
             workers: list[Worker] = []
             try:
                 for case in (group[0].baseline(), *group):
@@ -114,27 +112,27 @@ def measure(
                 for worker in workers:
                     worker.close()
             first = workers[0]
-            if first.case not in baselines:
-                baselines[first.case] = ({}, Times())
-                rows.append(baselines[first.case][0])
-            row, all_times = baselines[first.case]
+            is_new = first.case not in baselines
+            row, all_times = baselines.setdefault(first.case, ({}, Times()))
             all_times.add(first.times)  # with those of earlier groups of this size
             row.update(_row(first, all_times, all_times, peak))
+            if is_new:
+                tables.add(options, table, row, peak=peak.facts())
             for worker in workers[1:]:
-                rows.append(_row(worker, worker.times, first.times, peak))
+                tables.add(options, table, _row(worker, worker.times, first.times, peak), peak=peak.facts())
                 if worker.problem:
                     case = worker.case
                     problems.append(f"not measured: {case.network}, {case.backend}, {case.precision}: {worker.problem}")
-    return rows, problems
+    return problems
 
 
-def _groups(cases: Sequence[Case]) -> Iterator[list[Case]]:
-    """Cases that share a baseline, at most `TOGETHER` at once."""
+def _groups(cases: Sequence[Case], together: int) -> Iterator[list[Case]]:
+    """Cases that share a baseline, at most so many at once."""
     ordered = sorted(cases, key=lambda case: (case.source, case.height))
     for _, same in itertools.groupby(ordered, key=lambda case: (case.source, case.height)):
         same_list = list(same)
-        for start in range(0, len(same_list), TOGETHER):
-            yield same_list[start : start + TOGETHER]
+        for start in range(0, len(same_list), together):
+            yield same_list[start : start + together]
 
 
 def _start(worker: Worker, folder: Path, options: argparse.Namespace) -> None:
@@ -257,6 +255,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, help="of the CPU; default: PyTorch's own choice")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each row (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each row (default: %(default)s)")
+    parser.add_argument(
+        "--together",
+        type=int,
+        default=6,
+        metavar="ROWS",
+        help="that are measured in the same rounds, each a process; they are printed together (default: %(default)s)",
+    )
     tables.add_options(parser)
     return parser
 
@@ -275,15 +280,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     peak = machine.measure(cases[0].device)
-    rows, problems = measure(cases, options, peak)
     where = f"{peak.name}, {peak.threads} threads" if peak.device == "cpu" else peak.name
+    name, columns, notes = ("cameras", CAMERA_COLUMNS, CAMERA_NOTES) if options.cameras else ("engine", COLUMNS, NOTES)
+    title = f"{name.capitalize()}, host image in to host masks out, on {where}"
+    table = tables.Table(f"{name} {peak.device}", title, columns)
+    table.notes = (*measure(cases, options, peak, table), *notes)
     if options.cameras:
-        _over_one_camera(rows)
-        title = f"Cameras, host images in to host masks out, on {where}"
-        table = tables.Table(f"cameras {peak.device}", title, CAMERA_COLUMNS, rows, (*problems, *CAMERA_NOTES))
-    else:
-        title = f"Engine, host image in to host masks out, on {where}"
-        table = tables.Table(f"engine {peak.device}", title, COLUMNS, rows, (*problems, *NOTES))
+        _over_one_camera(table.rows)
     tables.report(options, peak.table(), table, peak=peak.facts())
 
 

@@ -7,18 +7,20 @@ Each row times both on the same random features and the same mask, in turn; time
 checked to equal Algorithm 1 in every value before anything is timed.
 
 On a GPU these times are those of a host that waits for each call. Beside them stands what the GPU itself needs: the
-call, the same within `torch.compile`, and a copy of the features, which reads and writes them once. Each is replayed
-from a CUDA graph over copies of the features: so many that caches cannot hold them, but 64 at most.
+call, with `--compiled` the same within `torch.compile`, and a copy of the features, which reads and writes them once.
+Each is replayed from a CUDA graph over copies of the features: so many that caches cannot hold them, but 64 at most.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -29,7 +31,7 @@ from torch import Tensor
 from benchmarks import tables
 from sfi_ros.network import mpi
 
-SIZES = ((32, 32, 64), (128, 32, 64), (192, 32, 64), (512, 64, 128))  # channels, height, width
+SIZES = ((512, 64, 128), (192, 32, 64), (128, 32, 64), (32, 32, 64))  # channels, height, width
 SHARES = (0.05, 0.25, 0.5)
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
 DTYPES = {"cpu": (torch.float32,), "cuda": (torch.float32, torch.float16)}
@@ -109,58 +111,84 @@ def graph_microseconds(function: Callable[[Tensor], Tensor], inputs: Sequence[Te
     return statistics.median(taken[1:])
 
 
-def on_the_gpu(features: Tensor, mask: Tensor, algorithm_1_ms: float, repeats: int) -> dict:
-    """What a row has only on a GPU."""
-    size = features.numel() * features.element_size()
-    inputs = [features.clone() for _ in range(min(CACHES // size + 1, 64))]
-    torch.compiler.reset()  # else it gives up after several sizes
-    compiled = torch.compile(mpi.max_pool_inpaint, fullgraph=True, dynamic=False)
-    if not torch.equal(compiled(features, mask), literal(features, mask)):
-        raise SystemExit(f"the compiled result differs from Algorithm 1 at {tuple(features.shape)}: nothing to time")
+@dataclass(frozen=True)
+class Case:
+    """What one row measures: features of (channels, height, width), and the share of foreground in them."""
+
+    size: tuple[int, int, int]
+    share: float
+    layout: str
+    dtype: torch.dtype
+
+    def inputs(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Features (1, C, h, w), not negative, and a mask (1, 1, h, w)."""
+        channels, height, width = self.size
+        generator = torch.Generator().manual_seed(0)
+        features = torch.randn(1, channels, height, width, generator=generator).relu()
+        features = features.to(device, self.dtype).contiguous(memory_format=LAYOUTS[self.layout])
+        return features, street_mask(height, width, self.share).to(device)
+
+
+def measure(case: Case, device: torch.device, repeats: int) -> tables.Row:
+    """One row of the table."""
+    features, mask = case.inputs(device)
+    _require_exact(mpi.max_pool_inpaint(features, mask), case, features, mask)
+    slow, fast = paired_medians(
+        lambda: literal(features, mask), lambda: mpi.max_pool_inpaint(features, mask), repeats, device
+    )
+    return {
+        "size": "x".join(map(str, case.size)),
+        "foreground_share": case.share,
+        "layout": case.layout,
+        "dtype": str(case.dtype).removeprefix("torch."),
+        "algorithm_1_ms": slow,
+        "fast_ms": fast,
+        "ratio": slow / fast,
+    }
+
+
+def measure_on_the_gpu(case: Case, device: torch.device, repeats: int, algorithm_1_ms: float) -> tables.Row:
+    """What a row has only on a GPU, beside what it has everywhere."""
+    features, mask = case.inputs(device)
+    inputs = _rotation(features)
     device_us = graph_microseconds(lambda f: mpi.max_pool_inpaint(f, mask), inputs, repeats)
     copy_us = graph_microseconds(torch.clone, inputs, repeats)
     return {
         "device_us": device_us,
-        "compiled_us": graph_microseconds(lambda f: compiled(f, mask), inputs, repeats),
         "copy_us": copy_us,
-        "copy_bytes": 2 * size,
+        "copy_bytes": 2 * features.numel() * features.element_size(),
         "over_copy": device_us / copy_us,
         "device_ratio": algorithm_1_ms * 1e3 / device_us,
     }
 
 
-def measure(
-    size: tuple[int, int, int], share: float, layout: str, dtype: torch.dtype, device: torch.device, repeats: int
-) -> dict:
-    """One row of the table."""
-    channels, height, width = size
-    generator = torch.Generator().manual_seed(0)
-    features = torch.randn(1, channels, height, width, generator=generator).relu()
-    features = features.to(device, dtype).contiguous(memory_format=LAYOUTS[layout])
-    mask = street_mask(height, width, share).to(device)
-    if not torch.equal(mpi.max_pool_inpaint(features, mask), literal(features, mask)):
-        raise SystemExit(f"the fast result differs from Algorithm 1 at {size}, share {share}: nothing to time")
-    slow, fast = paired_medians(
-        lambda: literal(features, mask), lambda: mpi.max_pool_inpaint(features, mask), repeats, device
-    )
-    return {
-        "size": f"{channels}x{height}x{width}",
-        "foreground_share": share,
-        "layout": layout,
-        "dtype": str(dtype).removeprefix("torch."),
-        "algorithm_1_ms": slow,
-        "fast_ms": fast,
-        "ratio": slow / fast,
-        **(on_the_gpu(features, mask, slow, repeats) if device.type == "cuda" else {}),
-    }
+def measure_compiled(case: Case, device: torch.device, repeats: int) -> tables.Row:
+    """What the call needs within `torch.compile`, which takes seconds to make each row's code."""
+    features, mask = case.inputs(device)
+    torch.compiler.reset()  # else it gives up after several sizes
+    compiled = torch.compile(mpi.max_pool_inpaint, fullgraph=True, dynamic=False)
+    _require_exact(compiled(features, mask), case, features, mask)
+    return {"compiled_us": graph_microseconds(lambda f: compiled(f, mask), _rotation(features), repeats)}
+
+
+def _rotation(features: Tensor) -> list[Tensor]:
+    """Copies of the features, so many that caches cannot hold them, but 64 at most."""
+    return [features.clone() for _ in range(min(CACHES // (features.numel() * features.element_size()) + 1, 64))]
+
+
+def _require_exact(result: Tensor, case: Case, features: Tensor, mask: Tensor) -> None:
+    if not torch.equal(result, literal(features, mask)):
+        raise SystemExit(f"the fast result differs from Algorithm 1 for {case}: nothing to time")
 
 
 @torch.inference_mode()
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the table."""
+    """Print the table, its largest features first."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--sizes", type=feature_sizes, default=SIZES, metavar="CxHxW,...", help="of the features")
+    parser.add_argument("--compiled", action="store_true", help="also within torch.compile, on a GPU")
     tables.add_options(parser)
     options = parser.parse_args(arguments)
     device = torch.device(options.device)
@@ -169,12 +197,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         torch.cuda.set_device(device)  # streams, graphs and events are the current device's
     name = torch.cuda.get_device_name(device) if on_gpu else f"CPU, {torch.get_num_threads()} threads"
     table = tables.Table(f"mpi {device.type}", f"MPI on {name}", COLUMNS + (GPU_COLUMNS if on_gpu else ()))
-    for size in SIZES:
-        for share in SHARES:
-            for layout in LAYOUTS:
-                for dtype in DTYPES[device.type]:
-                    table.rows.append(measure(size, share, layout, dtype, device, options.repeats))
+    for case in itertools.starmap(Case, itertools.product(options.sizes, SHARES, LAYOUTS, DTYPES[device.type])):
+        row = measure(case, device, options.repeats)
+        if on_gpu:
+            row |= measure_on_the_gpu(case, device, options.repeats, row["algorithm_1_ms"])
+        if on_gpu and options.compiled:
+            row |= measure_compiled(case, device, options.repeats)
+        tables.add(options, table, row)
     tables.report(options, table)
+
+
+def feature_sizes(text: str) -> list[tuple[int, ...]]:
+    """The sizes of an option such as 512x64x128,32x32x64, for argparse's `type`."""
+    sizes = [tuple(map(int, part.split("x"))) for part in text.split(",")]
+    if any(len(size) != 3 for size in sizes):
+        raise argparse.ArgumentTypeError(f"sizes must be CHANNELSxHEIGHTxWIDTH, not {text}")
+    return sizes
 
 
 if __name__ == "__main__":

@@ -97,6 +97,22 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--compare", type=_saved, metavar="FILE", help="JSON of another run: print new / old by rows")
 
 
+def add(arguments: argparse.Namespace, table: Table, row: Row, **facts: Any) -> None:
+    """Add a row, print it on standard error, and write what there is so far: whoever stops this run keeps it.
+
+    Args:
+        arguments: parsed options.
+        table: to add to.
+        row: see `Table.rows`.
+        facts: see `report`.
+    """
+    table.rows.append(row)
+    values = [f"{column.title} {column.text(row)}" for column in table.columns if row.get(column.key) is not None]
+    print(f"{table.name}: {', '.join(values)}", file=sys.stderr, flush=True)
+    if arguments.json:
+        write(arguments.json, table, **facts)
+
+
 def report(arguments: argparse.Namespace, *tables: Table, **facts: Any) -> None:
     """Print tables, and write and compare them as the options of `add_options` say.
 

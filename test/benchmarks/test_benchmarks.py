@@ -266,8 +266,8 @@ def test_wrong_options_are_named(words, message, capsys):
 
 def test_groups_share_their_baseline_and_are_bounded():
     options = engine._parser().parse_args(["--all", "--device", "cpu"])
-    groups = list(engine._groups(engine._cases(options)))
-    assert all(len({case.baseline() for case in group}) == 1 and len(group) <= engine.TOGETHER for group in groups)
+    groups = list(engine._groups(engine._cases(options), options.together))
+    assert all(len({case.baseline() for case in group}) == 1 and len(group) <= options.together for group in groups)
     cases = [case for group in groups for case in group]
     # networks, heights, batches; two precisions of two backends, and ONNX Runtime in float32
     assert len(cases) == len(set(cases)) == len(zoo.NAMES) * 2 * 3 * (2 * 2 + 1)
@@ -319,12 +319,12 @@ def test_growth_compares_later_rounds_with_earlier_ones():
 def test_gpu_script_goes_on_and_names_what_failed(tmp_path):
     script = Path(soak.__file__).with_name("on_gpu.sh")
     environment = {**os.environ, "PYTHON": sys.executable, "DEVICE": "nonsense"}
-    command = ["bash", str(script), str(tmp_path), "machine", "soak"]
+    command = ["bash", str(script), str(tmp_path), "mpi", "soak"]
     child = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert child.returncode == 1
-    assert "failed or out of time: machine soak" in child.stdout
-    for name in ("machine", "soak"):
-        assert "unknown device 'nonsense'" in (tmp_path / f"{name}.log").read_text()
+    assert "failed or out of time: mpi soak" in child.stdout
+    for name in ("mpi", "soak"):
+        assert "nonsense" in (tmp_path / f"{name}.log").read_text()
 
 
 # --- offline ---------------------------------------------------------------------------------------------------------
