@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import tables
 from sfi_ros.inference import DEFAULT_WEIGHTS, InferenceEngine
+from sfi_ros.inference.device import choose_device, possible_precisions
 from sfi_ros.network import checkpoint
 from sfi_ros.network.preprocessing import normalize
 from training.data.datasets import DATASET_NAMES, open_dataset
@@ -77,9 +78,8 @@ def main() -> None:
     parser.add_argument(
         "variants",
         nargs="*",
-        default=["pytorch/float32", "pytorch/bfloat16"],
         metavar="VARIANT",
-        help="backend/precision, or an exported .onnx file (default: %(default)s)",
+        help="backend/precision, or an exported .onnx file (default: PyTorch in every precision of the device)",
     )
     parser.add_argument("--weights", type=Path, default=DEFAULT_WEIGHTS)
     parser.add_argument("--device", default="cpu")
@@ -95,7 +95,10 @@ def main() -> None:
         dataset = PastedOccluders(dataset)
     numbers = np.unique(np.linspace(0, len(dataset) - 1, arguments.limit or len(dataset)).astype(int))
     runs = {"plain float32": plain(arguments.weights)}
-    runs |= {variant: by_engine(arguments.weights, variant, arguments.device) for variant in arguments.variants}
+    variants = arguments.variants or [
+        f"pytorch/{name}" for name in possible_precisions(choose_device(arguments.device))
+    ]
+    runs |= {variant: by_engine(arguments.weights, variant, arguments.device) for variant in variants}
     metrics = {name: SceneMetrics() for name in runs}
     equal = dict.fromkeys(runs, 0)
     pixels = 0

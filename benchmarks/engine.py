@@ -29,7 +29,7 @@ from rich.console import Console
 
 from benchmarks import flops, machine, stand_ins, tables
 from benchmarks.workers import LITERAL, Case, Times, Worker, describe
-from sfi_ros.inference.device import choose_device, choose_precision
+from sfi_ros.inference.device import PRECISIONS, choose_device, possible_precisions
 from sfi_ros.network import zoo
 
 BACKENDS = ("pytorch", "compile", "onnxruntime", "tensorrt")
@@ -217,9 +217,9 @@ def _over_one_camera(rows: list[tables.Row]) -> None:
 
 def _cases(options: argparse.Namespace) -> list[Case]:
     device = choose_device(options.device)
-    native = str(choose_precision("auto", device)).removeprefix("torch.")
-    every = ["float32", "bfloat16"] if device.type == "cpu" else ["float32", "float16", "bfloat16"]
-    precisions = options.precisions or (every if options.all else list(dict.fromkeys(["float32", native])))
+    possible = possible_precisions(device)
+    usual = possible if options.all else ("float32", possible[0])
+    precisions = options.precisions or [name for name in PRECISIONS if name in usual]
     networks = options.networks or (list(zoo.NAMES) if options.all else ["fast-mobilenetv2", "fast-resnet18"])
     here = [name for name in BACKENDS if name != "tensorrt" or device.type == "cuda"]
     backends = options.backends or (here if options.all else ["pytorch"])

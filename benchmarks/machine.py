@@ -22,7 +22,8 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks import tables
-from sfi_ros.inference.device import PRECISIONS, choose_device
+from sfi_ros.inference.device import PRECISIONS, choose_device, possible_precisions
+from sfi_ros.inference.processor import this_processor
 
 # Sizes at which the rate no longer grows: products N x N, convolutions of C channels on an image of H x W pixels.
 SIZES = {"cpu": (2048, (256, 64, 128), 64 << 20), "cuda": (8192, (512, 256, 256), 1 << 30)}
@@ -34,9 +35,9 @@ class Machine:
 
     Attributes:
         device: "cpu" or "cuda:N".
-        name: processor or GPU.
+        name: GPU, or processor and what it can do.
         threads: with how many threads of the CPU it was measured.
-        matmul_gflops, conv_gflops: 1e9 operations per second by precision ("float32", ...).
+        matmul_gflops, conv_gflops: 1e9 operations per second by precision ("float32", ...), of those that are possible.
         copy_gbytes: 1e9 bytes per second, read and written bytes both counted, from the device's memory to itself.
         to_device_gbytes, from_device_gbytes: 1e9 bytes per second between pinned host memory and a GPU; None on a CPU.
     """
@@ -100,10 +101,11 @@ def measure(device: str = "cpu", seconds: float = 0.3) -> Machine:
     chosen = choose_device(device)
     side, (channels, height, width), copied = SIZES[chosen.type]
     on_gpu = chosen.type == "cuda"
-    precisions = ("float32", "float16", "bfloat16") if on_gpu else ("float32", "bfloat16")
     matmul, conv = {}, {}
-    for name in precisions:
-        dtype = PRECISIONS[name]
+    possible = possible_precisions(chosen)  # others may be slower by a hundred times: bfloat16 without AVX-512
+    for name, dtype in PRECISIONS.items():
+        if name not in possible:
+            continue
         a, b = (torch.randn(side, side, device=chosen).to(dtype) for _ in range(2))
         matmul[name] = 2 * side**3 / _best(lambda a=a, b=b: a @ b, seconds, chosen) / 1e9
         x = torch.randn(1, channels, height, width, device=chosen).to(dtype, memory_format=torch.channels_last)
@@ -119,7 +121,7 @@ def measure(device: str = "cpu", seconds: float = 0.3) -> Machine:
         part = source[: copied // 4]
         there = len(host) / _best(lambda: part.copy_(host, non_blocking=True), seconds, chosen) / 1e9
         back = len(host) / _best(lambda: host.copy_(part, non_blocking=True), seconds, chosen) / 1e9
-    name = torch.cuda.get_device_name(chosen) if on_gpu else str(tables.machine()["processor"])
+    name = torch.cuda.get_device_name(chosen) if on_gpu else str(this_processor())
     return Machine(str(chosen), name, torch.get_num_threads(), matmul, conv, copy, there, back)
 
 

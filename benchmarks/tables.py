@@ -36,7 +36,7 @@ import torch
 from rich.console import Console
 from rich.markup import escape
 
-from sfi_ros.inference.device import available_cores
+from sfi_ros.inference.processor import available_cores, this_processor
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("torch", "torchvision", "numpy", "opencv-python-headless", "opencv-python", "onnxruntime", "triton")
@@ -114,7 +114,7 @@ def add(arguments: argparse.Namespace, table: Table, row: Row, **facts: Any) -> 
 
 
 def report(arguments: argparse.Namespace, *tables: Table, **facts: Any) -> None:
-    """Print tables, and write and compare them as the options of `add_options` say.
+    """Print tables and the machine, and write and compare them as the options of `add_options` say.
 
     Args:
         arguments: parsed options.
@@ -126,6 +126,7 @@ def report(arguments: argparse.Namespace, *tables: Table, **facts: Any) -> None:
     """
     for table in tables:
         show(table)
+    _console().print(f"\n{escape(_measured_on())}", highlight=False)
     if arguments.json:
         write(arguments.json, *tables, **facts)
     if arguments.compare:
@@ -180,7 +181,7 @@ def compare(path: Path, *tables: Table) -> None:
 def machine() -> dict[str, Any]:
     """What this computer is, and how busy it was."""
     return {
-        "processor": _processor(),
+        "processor": str(this_processor()),
         "cores": available_cores(),
         "threads": torch.get_num_threads(),
         "load_average": os.getloadavg(),
@@ -193,6 +194,12 @@ def versions() -> dict[str, str]:
     """Python and the packages that decide how fast it is, as far as they are installed."""
     installed = {package.name: package.version for package in metadata.distributions()}
     return {"python": platform.python_version(), **{name: installed[name] for name in PACKAGES if name in installed}}
+
+
+def _measured_on() -> str:
+    found = machine()
+    devices = [f"{found['processor']}, {found['cores']} core(s), {found['threads']} thread(s)", *found["gpus"]]
+    return f"On {'; '.join(devices)}; PyTorch {torch.__version__}"
 
 
 def commit() -> str:
@@ -263,12 +270,3 @@ def _print(title: str, heads: list[str], rows: list[list[str]], identities: list
 def _console() -> Console:
     terminal = sys.stdout.isatty()
     return Console(width=None if terminal else 240, soft_wrap=not terminal)
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()

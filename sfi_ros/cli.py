@@ -32,8 +32,8 @@ from sfi_ros import __version__
 from sfi_ros.export.exporter import MAX_SIDE, export_onnx, export_program
 from sfi_ros.frames.sources import UNSEEN_SEED, Frame, ImageSource, Source, Unreadable, open_source
 from sfi_ros.inference import BACKENDS, DefaultWeightsMissing, InferenceEngine
-from sfi_ros.inference.device import available_cores
 from sfi_ros.inference.onnx_network import read_exported
+from sfi_ros.inference.processor import available_cores
 from sfi_ros.network import checkpoint
 from sfi_ros.offline.bags import BagSource, infer_bag, is_bag
 from sfi_ros.offline.prefetch import READ_AHEAD, ahead

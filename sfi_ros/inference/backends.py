@@ -11,13 +11,18 @@ import cv2
 import numpy as np
 import torch
 
+<<<<<<< HEAD
 from sfi_ros.errors import OptionError
+=======
+from sfi_ros.inference import processor
+>>>>>>> 6ae5cbf (One place says what the processor can do: a precision that is not possible is refused with its remedy)
 from sfi_ros.inference.camera_network import CameraNetwork
 from sfi_ros.inference.compiled_network import CompiledNetwork
 from sfi_ros.inference.cpu_pipeline import CpuPipeline, NetworkRunner
 from sfi_ros.inference.cuda_pipeline import CudaPipeline
-from sfi_ros.inference.device import available_cores, choose_device, choose_precision
-from sfi_ros.inference.fused_network import folded, folded_for_onednn, onednn_is_available
+from sfi_ros.inference.device import choose_device, choose_precision
+from sfi_ros.inference.fused_network import folded, folded_for_onednn
+from sfi_ros.inference.processor import available_cores
 from sfi_ros.inference.scene import Scene
 from sfi_ros.inference.weights import load_weights
 from sfi_ros.network.checkpoint import Metadata
@@ -101,7 +106,7 @@ def open_model(
             f"{name} was trained with mask_source='given': it predicts no mask of its own, so it cannot run on a "
             "camera alone"
         )
-    if backend == "pytorch" and chosen.type == "cpu" and onednn_is_available():
+    if backend == "pytorch" and chosen.type == "cpu" and processor.this_processor().has_onednn:
         network = folded_for_onednn(checkpoint.network, dtype)
     else:
         network = folded(checkpoint.network, chosen, dtype)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import logging
-import os
 from typing import Final
 
 import torch
 
 from sfi_ros.errors import OptionError, UnavailableError
+from sfi_ros.inference import processor
 
 logger = logging.getLogger(__name__)
 
 PRECISIONS: Final = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+_NEEDED_ON_A_CPU: Final = {
+    "float16": "it needs a CUDA device",
+    "bfloat16": "it needs AVX-512, or on ARM the BF16 instructions, and a PyTorch built with oneDNN",
+}
 _said: set[str] = set()
 
 
@@ -44,27 +48,27 @@ def choose_device(device: str) -> torch.device:
 
 
 def choose_precision(precision: str, device: torch.device) -> torch.dtype:
-    """Resolve "auto", "float32", "float16" or "bfloat16".
-
-    "auto" is float16 on CUDA; on a CPU bfloat16 where the processor multiplies it natively, else float32.
+    """Resolve "auto", "float32", "float16" or "bfloat16"; "auto" is the first of `possible_precisions`.
 
     Raises:
-        OptionError: another name, or float16 on a CPU, which is slower there than float32.
+        OptionError: another name, or a precision that is not possible on this device.
     """
+    possible = possible_precisions(device)
     if precision == "auto":
-        if device.type == "cuda":
-            return torch.float16
-        return torch.bfloat16 if _cpu_has_bfloat16() else torch.float32
+        return PRECISIONS[possible[0]]
     if precision not in PRECISIONS:
         raise OptionError(f"unknown precision {precision!r}; use auto, {', '.join(PRECISIONS)}")
-    if precision == "float16" and device.type == "cpu":
-        raise OptionError("float16 is slower than float32 on a CPU; use float32, bfloat16 or auto")
+    if precision not in possible:
+        raise OptionError(
+            f"precision {precision!r} is not possible on {processor.this_processor()}: {_NEEDED_ON_A_CPU[precision]}; "
+            f"use auto or {' or '.join(possible)}"
+        )
     return PRECISIONS[precision]
 
 
-def available_cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def possible_precisions(device: torch.device) -> list[str]:
+    """The precisions in which an engine runs on a device, by name, the fastest first."""
+    return ["float16", "bfloat16", "float32"] if device.type == "cuda" else processor.this_processor().precisions
 
 
 def _cuda_problem(device: torch.device) -> str | None:
@@ -78,11 +82,6 @@ def _cuda_problem(device: torch.device) -> str | None:
     except RuntimeError as error:
         return f"CUDA failed: {str(error).splitlines()[0]}"
     return None
-
-
-def _cpu_has_bfloat16() -> bool:
-    check = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return bool(check is not None and check())
 
 
 def _say_once(message: str) -> None:

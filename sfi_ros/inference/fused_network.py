@@ -85,11 +85,6 @@ def _convolutions(network: nn.Module) -> list[nn.Conv2d]:
     return [module for module in network.modules() if isinstance(module, nn.Conv2d)]
 
 
-def onednn_is_available() -> bool:
-    """Whether this PyTorch has oneDNN's fused convolution (all builds for x86 and ARM servers have)."""
-    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
-
-
 def _replace_convolutions(module: nn.Module, dtype: torch.dtype) -> None:
     for name, child in list(module.named_children()):
         if isinstance(child, nn.Conv2d):
