@@ -1,4 +1,7 @@
-"""What all tests share: bounded threads, and where the real data lies."""
+"""What all tests share: bounded threads, the processor's limits, and where the real data lies.
+
+`SFI_TEST_CPU=avx2` runs the tests, and every process that they start, as on a processor that has AVX2 and no AVX-512.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,16 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes share two cores
 
+SIMULATED_CPU = os.environ.get("SFI_TEST_CPU", "")
+if SIMULATED_CPU == "avx2":  # PyTorch and oneDNN read these when they compute for the first time
+    os.environ.update(ATEN_CPU_CAPABILITY="avx2", ONEDNN_MAX_CPU_ISA="AVX2")
+elif SIMULATED_CPU:
+    raise SystemExit(f"SFI_TEST_CPU={SIMULATED_CPU} is unknown; use avx2, or unset it")
+
 import pytest
 import torch
+
+from sfi_ros.inference.processor import this_processor
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
@@ -17,6 +28,15 @@ REFERENCE = ROOT / "test" / "data" / "reference"
 """Outputs of the authors' released code; its README says how they were made."""
 
 torch.set_num_threads(1)
+
+needs_bfloat16 = pytest.mark.skipif(
+    not this_processor().has_bfloat16, reason=f"bfloat16 is not possible on {this_processor()}"
+)
+
+
+def pytest_report_header() -> str:
+    """Name the processor: some tests depend on what it can do."""
+    return f"processor: {this_processor()}"
 
 
 def shared(relative: str) -> Path:

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+from conftest import needs_bfloat16
 
 from sfi_ros.inference import DEFAULT_WEIGHTS, InferenceEngine
 from sfi_ros.inference.backends import open_model
@@ -20,9 +21,9 @@ from sfi_ros.inference.fused_network import (
     OneDnnPointwise,
     folded,
     folded_for_onednn,
-    onednn_is_available,
     rounded,
 )
+from sfi_ros.inference.processor import this_processor
 from sfi_ros.network import checkpoint, zoo
 from sfi_ros.network.mpi import max_pool_inpaint
 from sfi_ros.network.outputs import SceneLogits
@@ -30,7 +31,8 @@ from sfi_ros.network.preprocessing import normalize
 from sfi_ros.synthetic import SyntheticStreet
 
 CPU = torch.device("cpu")
-needs_onednn = pytest.mark.skipif(not onednn_is_available(), reason="this PyTorch has no oneDNN")
+PRECISIONS = [torch.float32, pytest.param(torch.bfloat16, marks=needs_bfloat16)]
+needs_onednn = pytest.mark.skipif(not this_processor().has_onednn, reason="this PyTorch has no oneDNN")
 
 
 @pytest.fixture(scope="module")
@@ -64,11 +66,12 @@ def test_fused_network_equals_the_plain_one(name, street):
 
 
 @needs_onednn
+@pytest.mark.parametrize("dtype", PRECISIONS)
 @torch.inference_mode()
-def test_the_original_network_is_left_alone(street):
+def test_the_original_network_is_left_alone(street, dtype):
     network = trained_looking("fast-mobilenetv2")
     before = network(normalize(street))
-    CameraNetwork(folded_for_onednn(network, torch.bfloat16), CPU, torch.bfloat16)(street)
+    CameraNetwork(folded_for_onednn(network, dtype), CPU, dtype)(street)
     after = network(normalize(street))
     assert torch.equal(before.background, after.background)
 
@@ -99,15 +102,16 @@ def test_filters_are_rounded_such_that_their_sums_stay():
 
 
 @needs_onednn
+@pytest.mark.parametrize("dtype", PRECISIONS)
 @torch.inference_mode()
-def test_biases_are_added_in_float32():
+def test_biases_are_added_in_float32(dtype):
     plain = torch.nn.Conv2d(8, 16, 3)
     plain.weight.zero_()
     plain.bias.copy_(torch.linspace(0, 1, 16))
-    conv = OneDnnConv(plain, ("none", ()), torch.bfloat16)
+    conv = OneDnnConv(plain, ("none", ()), dtype)
     assert conv.bias.dtype == torch.float32
-    features = torch.ones(1, 8, 6, 6, dtype=torch.bfloat16)
-    assert torch.equal(conv(features)[0, :, 0, 0], plain.bias.bfloat16())
+    features = torch.ones(1, 8, 6, 6, dtype=dtype)
+    assert torch.equal(conv(features)[0, :, 0, 0], plain.bias.to(dtype))
 
 
 @torch.inference_mode()
