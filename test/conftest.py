@@ -9,12 +9,9 @@ import os
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes share two cores
-
-SIMULATED_CPU = os.environ.get("SFI_TEST_CPU", "")
-if SIMULATED_CPU == "avx2":  # PyTorch and oneDNN read these when they compute for the first time
-    os.environ.update(ATEN_CPU_CAPABILITY="avx2", ONEDNN_MAX_CPU_ISA="AVX2")
-elif SIMULATED_CPU:
-    raise SystemExit(f"SFI_TEST_CPU={SIMULATED_CPU} is unknown; use avx2, or unset it")
+os.environ.update(  # PyTorch and oneDNN read these when they compute for the first time
+    {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"} if os.environ.get("SFI_TEST_CPU") == "avx2" else {}
+)
 
 import pytest
 import torch
@@ -32,6 +29,13 @@ torch.set_num_threads(1)
 needs_bfloat16 = pytest.mark.skipif(
     not this_processor().has_bfloat16, reason=f"bfloat16 is not possible on {this_processor()}"
 )
+
+
+def pytest_configure() -> None:
+    """Refuse a SFI_TEST_CPU that is unknown, or that this processor cannot play."""
+    wanted, here = os.environ.get("SFI_TEST_CPU"), this_processor()
+    if wanted and (wanted, here.instructions, here.precisions) != ("avx2", "AVX2", ["float32"]):
+        raise pytest.UsageError(f"SFI_TEST_CPU={wanted} gives {here}; its only value is avx2, on x86 processors")
 
 
 def pytest_report_header() -> str:

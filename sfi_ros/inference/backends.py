@@ -11,11 +11,8 @@ import cv2
 import numpy as np
 import torch
 
-<<<<<<< HEAD
 from sfi_ros.errors import OptionError
-=======
 from sfi_ros.inference import processor
->>>>>>> 6ae5cbf (One place says what the processor can do: a precision that is not possible is refused with its remedy)
 from sfi_ros.inference.camera_network import CameraNetwork
 from sfi_ros.inference.compiled_network import CompiledNetwork
 from sfi_ros.inference.cpu_pipeline import CpuPipeline, NetworkRunner

@@ -19,6 +19,8 @@ import torch
 from benchmarks import engine, flops, machine, offline, released, ros_latency, soak, stand_ins, tables, workers
 from sfi_ros.frames.sources import SourceError
 from sfi_ros.inference import InferenceEngine
+from sfi_ros.inference.device import possible_precisions
+from sfi_ros.inference.processor import this_processor
 from sfi_ros.network import checkpoint, zoo
 from sfi_ros.network.preprocessing import normalize
 
@@ -64,6 +66,7 @@ def test_tables_print_markdown_and_write_what_they_were_made_of(tmp_path, capsys
     printed = capsys.readouterr().out
     assert "| a    | 1.2 |" in printed
     assert "| b    |   - |" in printed
+    assert f"On {this_processor()}, " in printed
     content = json.loads(path.read_text())
     assert content["tables"] == [
         {"name": "some", "title": "Some", "rows": [{"name": "a", "ms": 1.25}, {"name": "b", "ms": None}]}
@@ -71,6 +74,7 @@ def test_tables_print_markdown_and_write_what_they_were_made_of(tmp_path, capsys
     assert content["device"] == "cpu"
     assert content["versions"]["torch"] == torch.__version__.partition("+")[0]
     assert {"command", "date", "commit"} <= set(content)
+    assert content["machine"]["processor"] == str(this_processor())
     assert content["machine"]["cores"] >= 1
 
 
@@ -179,7 +183,7 @@ def test_machine_measures(small_machine, tmp_path):
     machine.main(["--device", "cpu", "--seconds", "0.01", "--json", str(tmp_path / "machine.json")])
     peak = json.loads((tmp_path / "machine.json").read_text())["peak"]
     numbers = [*peak["matmul_gflops"].values(), *peak["conv_gflops"].values(), peak["copy_gbytes"]]
-    assert len(numbers) == 5
+    assert len(numbers) == 2 * len(possible_precisions(torch.device("cpu"))) + 1
     assert all(math.isfinite(number) and number > 0 for number in numbers)
 
 
@@ -202,7 +206,7 @@ def test_engine_script(small_machine, tmp_path, capsys):
     # float16 is refused on a CPU: such a row says so, and the others are measured
     engine.main([*TINY, "--precisions", "float32,float16", "--batches", "2", "--json", str(path)])
     first = capsys.readouterr().out
-    assert "not measured: fast-mobilenetv2, pytorch, float16: ValueError: precision 'float16' is not possible" in first
+    assert "not measured: fast-mobilenetv2, pytorch, float16: OptionError: precision 'float16' is not possible" in first
     rows = json.loads(path.read_text())["tables"][1]["rows"]
     baseline, measured, refused = rows
     assert (baseline["network"], baseline["backend"], baseline["batch"]) == ("paper-resnet18, released", "literal", 1)
@@ -269,8 +273,9 @@ def test_groups_share_their_baseline_and_are_bounded():
     groups = list(engine._groups(engine._cases(options), options.together))
     assert all(len({case.baseline() for case in group}) == 1 and len(group) <= options.together for group in groups)
     cases = [case for group in groups for case in group]
-    # networks, heights, batches; two precisions of two backends, and ONNX Runtime in float32
-    assert len(cases) == len(set(cases)) == len(zoo.NAMES) * 2 * 3 * (2 * 2 + 1)
+    # networks, heights, batches; every precision of two backends, and ONNX Runtime in float32
+    precisions = len(possible_precisions(torch.device("cpu")))
+    assert len(cases) == len(set(cases)) == len(zoo.NAMES) * 2 * 3 * (2 * precisions + 1)
 
 
 # --- memory ----------------------------------------------------------------------------------------------------------

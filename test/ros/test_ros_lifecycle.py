@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -62,6 +63,13 @@ def test_a_lifecycle_manager_walks_the_node(probe, tmp_path):
             status = probe.await_status(lambda s, r=reason: r in s["message"], f"{reason} in diagnostics")
             assert status["level"] == "2"
         assert probe.set("weights", str(good)).successful
+        assert probe.set("precision", "float16").successful
+        assert not probe.transition("configure")
+        probe.await_status(
+            lambda s: re.search("'float16' is not possible on .*; use auto", s["message"]), "the refused precision"
+        )
+        assert "Traceback" not in node.log()
+        assert probe.set("precision", "auto").successful
         for _ in range(2):  # cleaned up, it starts again
             assert probe.transition("configure")
             assert probe.state() == "inactive"
