@@ -6,7 +6,6 @@ A view is the message's own memory, never a copy. What cannot be an image raises
 from __future__ import annotations
 
 import math
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -15,9 +14,8 @@ import cv2
 import numpy as np
 
 from sfi_ros.errors import ImageError
-
-MAX_MEGAPIXELS: Final = 24.0
-"""Default limit; an 8k picture has 33."""
+from sfi_ros.frames.decoding import decode_photo
+from sfi_ros.frames.limits import MAX_MEGAPIXELS, check_size
 
 MAX_SIGNIFICANT_BITS: Final = 16
 """Of a value in a 16-bit image; see `to_rgb`."""
@@ -176,25 +174,16 @@ def used_bits(message: Any) -> int | None:
 
 
 def decode_compressed(message: Any, max_megapixels: float = MAX_MEGAPIXELS) -> np.ndarray:
-    """A sensor_msgs/CompressedImage holding a JPEG or PNG as (H, W, 3) uint8 RGB.
+    """Decode a sensor_msgs/CompressedImage to (H, W, 3) uint8 RGB; its data tell the format, whatever it is called.
 
     Args:
-        message: anything with its fields `format` and `data`.
+        message: anything with the field `data`.
         max_megapixels: larger images are refused before they are decoded.
 
     Raises:
-        ImageError: another format, a truncated or damaged file, or one that is too large.
+        ImageError: see `decoding.decode_photo`.
     """
-    data = np.frombuffer(message.data, dtype=np.uint8)
-    width, height = _compressed_size(memoryview(data), message.format)
-    check_size(width, height, f"compressed image of {width}x{height}", max_megapixels)
-    try:
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR)
-    except cv2.error:
-        image = None
-    if image is None:
-        raise ImageError(f"compressed image of {width}x{height} ({data.size} bytes) is damaged")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return decode_photo(message.data, max_megapixels)
 
 
 def _upper_eight_bits(pixels: np.ndarray, significant_bits: int) -> np.ndarray:
@@ -202,42 +191,3 @@ def _upper_eight_bits(pixels: np.ndarray, significant_bits: int) -> np.ndarray:
     if significant_bits < MAX_SIGNIFICANT_BITS:
         np.minimum(shifted, 255, out=shifted)
     return shifted.astype(np.uint8)
-
-
-def check_size(width: int, height: int, what: str, max_megapixels: float) -> None:
-    """Refuse images without pixels or with too many; `what` names the image in the ImageError."""
-    if width == 0 or height == 0:
-        raise ImageError(f"{what} has no pixels")
-    if width * height > max_megapixels * 1e6:
-        raise ImageError(f"{what} exceeds the limit of {max_megapixels:g} megapixels (parameter max_megapixels)")
-
-
-def _compressed_size(data: memoryview, name: str) -> tuple[int, int]:
-    """Width and height from the header of a JPEG or PNG, which must be whole: decoders paint what is missing grey."""
-    if bytes(data[:8]) == b"\x89PNG\r\n\x1a\n":
-        if len(data) < 45 or b"IEND" not in bytes(data[-64:]):
-            raise ImageError(f"PNG of {len(data)} bytes is truncated: it has no end")
-        return struct.unpack(">II", data[16:24])
-    if bytes(data[:3]) == b"\xff\xd8\xff":
-        if b"\xff\xd9" not in bytes(data[-4096:]):  # some cameras pad behind the end
-            raise ImageError(f"JPEG of {len(data)} bytes is truncated: it has no end-of-image marker")
-        return _jpeg_size(data)
-    what = "is empty" if len(data) == 0 else f"starts with {bytes(data[:4]).hex(' ')}"
-    raise ImageError(f"compressed image with format {name!r} {what}; accepted are JPEG and PNG")
-
-
-def _jpeg_size(data: memoryview) -> tuple[int, int]:
-    position = 2
-    while position + 9 <= len(data):
-        if data[position] != 0xFF:
-            break
-        marker = data[position + 1]
-        if marker == 0xFF:  # fill byte
-            position += 1
-            continue
-        length = int.from_bytes(data[position + 2 : position + 4], "big")
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a start of frame, not a table
-            height, width = struct.unpack(">HH", data[position + 5 : position + 9])
-            return width, height
-        position += 2 + length
-    raise ImageError(f"JPEG of {len(data)} bytes is damaged: no frame header")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import struct
+import zlib
 from types import SimpleNamespace
 
 import cv2
@@ -256,6 +257,7 @@ def png_of(width: int, height: int) -> bytes:
     """A header that promises a picture which would need more memory than there is."""
     data = bytearray(png())
     data[16:24] = struct.pack(">II", width, height)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
     return bytes(data)
 
 
@@ -266,7 +268,8 @@ def png_of(width: int, height: int) -> bytes:
         (b"GIF89a..........", "starts with 47 49 46 38"),
         (jpeg()[:-200], "truncated"),
         (jpeg()[:5], "truncated"),
-        (jpeg()[:30] + b"\xff\xd9", "no frame header"),
+        (jpeg()[:30] + b"\xff\xd9", "truncated"),
+        (jpeg()[:20] + b"\xff\xd9", "no frame header"),
         (png()[:-20], "truncated"),
         (png()[:12], "truncated"),
         (png_of(60000, 60000), "limit of 24 megapixels"),

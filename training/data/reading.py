@@ -14,9 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torchvision.io import ImageReadMode, decode_image
 
 from sfi_ros.classes import BACKGROUND_CLASSES, BACKGROUND_LOOKUP, FOREGROUND_LOOKUP, IGNORE
+from sfi_ros.errors import ImageError
+from sfi_ros.frames.decoding import NotLabelsError, decode_labels, decode_photo
+from sfi_ros.frames.limits import FILE_MEGAPIXELS
+from sfi_ros.frames.names import printable
 from sfi_ros.network.preprocessing import resize_images
 from training.data.sample import Sample
 
@@ -36,21 +39,31 @@ def require_folder(folder: Path, remedy: str) -> Path:
 
 
 def list_photos(folder: Path, pattern: str = "*") -> list[Path]:
-    """Return the .png, .jpg and .jpeg files of `folder` that match `pattern`, sorted by name."""
-    return sorted(path for path in folder.glob(pattern) if path.suffix.lower() in PHOTO_SUFFIXES)
+    """Return the .png, .jpg and .jpeg files of `folder` that match `pattern`, sorted by name.
+
+    Hidden files are left out: macOS puts a `._0001.png`, which is no image, beside each `0001.png` on foreign disks.
+    """
+    return sorted(
+        path
+        for path in folder.glob(pattern)
+        if path.suffix.lower() in PHOTO_SUFFIXES
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
 
 
 def read_photo(path: Path) -> Tensor:
-    """Read a photo as (3, H, W) uint8 RGB, turned upright if its EXIF tag says so.
+    """Read a photo as (3, H, W) uint8 RGB, as `sfi run` and the node decode it.
+
+    16-bit photos keep their upper eight bits; the photo is turned upright if its EXIF tag says so.
 
     Raises:
         DatasetError: the file cannot be decoded.
     """
     try:
-        return decode_image(str(path), mode=ImageReadMode.RGB, apply_exif_orientation=True)
-    except (RuntimeError, OSError) as error:
+        return torch.from_numpy(decode_photo(path.read_bytes(), FILE_MEGAPIXELS)).permute(2, 0, 1)
+    except (ImageError, OSError) as error:
         raise DatasetError(
-            f"{path}: cannot read this photo ({_first_line(error)}): copy it again from its source"
+            f"{printable(path)}: cannot read this photo ({error}): copy it again from its source"
         ) from error
 
 
@@ -61,19 +74,13 @@ def read_labels(path: Path) -> Tensor:
         DatasetError: the file cannot be decoded, or is not a single-channel 8-bit image.
     """
     try:
-        labels = decode_image(str(path), mode=ImageReadMode.UNCHANGED)
-    except (RuntimeError, OSError) as error:
+        return torch.from_numpy(decode_labels(path.read_bytes(), FILE_MEGAPIXELS))
+    except NotLabelsError as error:
+        raise DatasetError(f"{printable(path)}: {error}") from error
+    except (ImageError, OSError) as error:
         raise DatasetError(
-            f"{path}: cannot read this label image ({_first_line(error)}): copy it again from its source"
+            f"{printable(path)}: cannot read this label image ({error}): copy it again from its source"
         ) from error
-    if labels.shape[0] != 1:
-        raise DatasetError(
-            f"{path}: a label image has one channel of ids, this one has {labels.shape[0]}: "
-            "it may be a coloured or palette picture; save the ids as a grey 8-bit PNG"
-        )
-    if labels.dtype != torch.uint8:
-        raise DatasetError(f"{path}: a label image has 8-bit ids, this one is {labels.dtype}: save it as 8 bit")
-    return labels[0]
 
 
 def require_same_size(labels: Tensor, labels_path: Path, photo: Tensor, photo_path: Path) -> None:
@@ -143,7 +150,3 @@ class LabelMap:
             categories=labels,
             name=name,
         )
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n", 1)[0]

@@ -1,0 +1,134 @@
+"""Image files to pixels: the one place where the bytes of a PNG, JPEG, ... are decoded.
+
+`sfi run`, the node, bags and training all decode here, so a file has the same pixels everywhere. Needs NumPy and OpenCV
+only.
+
+OpenCV's decoders are native code. They get to see a file only after its structure was checked in Python: the size that
+its header announces is known and within the limit, every length stays within the data, and checksums are right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Protocol, TypeAlias
+
+import cv2
+import numpy as np
+
+from sfi_ros.errors import ImageError
+from sfi_ros.frames.formats import bmp, jpeg, netpbm, png, tiff, webp
+from sfi_ros.frames.limits import MAX_MEGAPIXELS, check_size
+
+Buffer: TypeAlias = "bytes | bytearray | memoryview | np.ndarray"
+
+ACCEPTED: Final = "PNG, JPEG, BMP, TIFF, WebP and PGM/PPM"
+
+_GIT_LFS: Final = b"version https://git-lfs.github.com/spec/"
+
+
+class NotLabelsError(ImageError):
+    """An image in good order that does not hold label ids."""
+
+
+class Checked(Protocol):
+    """An image file whose structure is in order; what each module of `formats` returns.
+
+    Attributes:
+        kind: name of the format.
+        width, height: in pixels, from the header.
+    """
+
+    kind: str
+    width: int
+    height: int
+
+    def decode(self, flags: int) -> np.ndarray | None:
+        """Decode with OpenCV's flags; (H, W) or (H, W, 3) uint8, None where OpenCV cannot."""
+        ...
+
+
+_FORMATS: Final[tuple[tuple[Callable[[bytes], bool], Callable[[bytes], Checked]], ...]] = tuple(
+    (module.recognises, module.check) for module in (png, jpeg, webp, bmp, tiff, netpbm)
+)
+
+
+def decode_photo(data: Buffer, max_megapixels: float = MAX_MEGAPIXELS) -> np.ndarray:
+    """Decode a photo to 8-bit RGB.
+
+    Grey images become RGB, 16-bit images keep their upper eight bits, transparency is dropped, and photos are turned
+    upright if their EXIF tag says so.
+
+    Args:
+        data: a whole PNG, JPEG, BMP, TIFF, WebP, PGM or PPM file.
+        max_megapixels: larger images are refused before they are decoded.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        ImageError: another format, a truncated or damaged file, or one that is too large.
+    """
+    image = _checked(data, max_megapixels)
+    pixels = _decoded(image, cv2.IMREAD_COLOR)
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
+
+
+def decode_labels(data: Buffer, max_megapixels: float = MAX_MEGAPIXELS) -> np.ndarray:
+    """Decode a label image, whose grey values are ids.
+
+    Grey values of fewer than 8 bits are scaled to 0 to 255 as PNG defines it: programs that shrink files without loss
+    leave such files behind.
+
+    Args:
+        data: a whole PNG file.
+        max_megapixels: larger images are refused before they are decoded.
+
+    Returns:
+        (H, W) uint8.
+
+    Raises:
+        NotLabelsError: not a PNG of a single 8-bit channel.
+        ImageError: truncated, damaged, or too large.
+    """
+    image = _checked(data, max_megapixels)
+    if not isinstance(image, png.Png):
+        raise NotLabelsError(f"a label image is a PNG, this one is a {image.kind}: save the ids as a grey 8-bit PNG")
+    if image.channels != 1:
+        raise NotLabelsError(
+            f"a label image has one channel of ids, this one has {image.channels}: "
+            "it may be a coloured or palette picture; save the ids as a grey 8-bit PNG"
+        )
+    if image.depth > 8:
+        raise NotLabelsError(f"a label image has 8-bit ids, this one has {image.depth} bits: save it as 8 bit")
+    return _decoded(image, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
+
+
+def _checked(data: Buffer, max_megapixels: float) -> Checked:
+    data = bytes(data)
+    for recognises, check in _FORMATS:
+        if recognises(data):
+            image = check(data)
+            check_size(image.width, image.height, _named(image), max_megapixels)
+            return image
+    if not data:
+        raise ImageError("it is empty")
+    if data.startswith(_GIT_LFS):
+        raise ImageError("it is a Git LFS pointer, not the image itself: run `git lfs pull`")
+    raise ImageError(f"it starts with {data[:4].hex(' ')}, which is no image format; accepted are {ACCEPTED}")
+
+
+def _decoded(image: Checked, flags: int) -> np.ndarray:
+    try:
+        pixels = image.decode(flags)
+    except cv2.error as error:
+        raise ImageError(f"{_named(image)} is damaged: {error.err}") from error
+    if pixels is None:
+        raise ImageError(f"{_named(image)} is damaged")
+    if sorted(pixels.shape[:2]) != sorted((image.height, image.width)):  # an EXIF tag may swap the sides
+        decoded = f"{pixels.shape[1]}x{pixels.shape[0]}"
+        raise ImageError(f"{_named(image)} is damaged: decoded it is {decoded}")
+    return pixels
+
+
+def _named(image: Checked) -> str:
+    return f"{image.kind} of {image.width}x{image.height}"

@@ -1,0 +1,1 @@
+"""The structure of image files, checked before a native decoder sees them; one module for each format."""
