@@ -10,6 +10,10 @@ from typing import Final, Protocol
 import cv2
 import numpy as np
 
+from sfi_ros.errors import ImageError
+from sfi_ros.frames.decoding import decode_photo
+from sfi_ros.frames.limits import FILE_MEGAPIXELS
+from sfi_ros.frames.names import printable
 from sfi_ros.synthetic import SyntheticFrame, SyntheticStreet
 
 IMAGE_SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
@@ -109,13 +113,18 @@ class ImageSource:
         return source
 
     def __iter__(self) -> Iterator[Frame | Unreadable]:
-        """Read one file after the other; 16-bit and grey images become 8-bit RGB."""
+        """Read one file after the other; see `decoding.decode_photo`."""
         for name, path in zip(self.names, self._paths, strict=True):
-            image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-            if image is None:
-                yield Unreadable(str(path), "not an image that OpenCV can decode")
-            else:
-                yield Frame(name, cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+            yield _read(path, name)
+
+
+def _read(path: Path, name: str) -> Frame | Unreadable:
+    try:
+        return Frame(name, decode_photo(path.read_bytes(), FILE_MEGAPIXELS))
+    except ImageError as error:
+        return Unreadable(printable(path), str(error))
+    except OSError as error:
+        return Unreadable(printable(path), error.strerror or str(error))
 
 
 class VideoSource:

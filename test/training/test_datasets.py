@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from conftest import shared
-from torchvision.io import encode_jpeg, write_jpeg, write_png
+from torchvision.io import ImageReadMode, decode_image, encode_jpeg, write_jpeg, write_png
 
 from training.check_data import check_dataset
 from training.check_data import main as check_main
@@ -163,6 +164,64 @@ def test_a_truncated_photo_is_named(tmp_path: Path) -> None:
     photo = dataset.photos[0]
     photo.write_bytes(photo.read_bytes()[:100])
     with pytest.raises(DatasetError, match=rf"{photo.name}: cannot read this photo .*copy it again"):
+        dataset[0]
+
+
+def test_every_flipped_bit_of_a_label_is_an_error_that_names_it(tmp_path: Path) -> None:
+    """torchvision's decoder ended the process at some of them, and with it training."""
+    dataset = Cityscapes(cityscapes_tree(tmp_path), "train", height=HEIGHT)
+    path = label_of(tmp_path)
+    whole = path.read_bytes()
+    for bit in range(0, 8 * len(whole), 7):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        with pytest.raises(DatasetError, match=rf"{path.name}: cannot read this label image .*copy it again"):
+            dataset[0]
+
+
+def test_a_damaged_label_does_not_end_a_check(tmp_path: Path) -> None:
+    dataset = Cityscapes(cityscapes_tree(tmp_path), "train", height=HEIGHT)
+    path = label_of(tmp_path)
+    damaged = bytearray(path.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    path.write_bytes(damaged)
+    report = check_dataset(dataset, workers=1, quiet=True)
+    assert report.images == 2
+    (problem,) = report.problems
+    assert path.name in problem
+
+
+def test_photos_of_sixteen_bits_are_those_of_eight(tmp_path: Path) -> None:
+    dataset = Cityscapes(cityscapes_tree(tmp_path), "train", height=HEIGHT)
+    photo = dataset.photos[0]
+    before = dataset[0].image
+    eight = decode_image(str(photo), ImageReadMode.RGB).permute(1, 2, 0).numpy()
+    deep = eight[..., ::-1].astype(np.uint16) * 256 + np.random.default_rng(0).integers(0, 256, eight.shape, np.uint16)
+    photo.write_bytes(cv2.imencode(".png", deep)[1].tobytes())
+    assert torch.equal(dataset[0].image, before)
+
+
+def test_hidden_files_are_neither_photos_nor_missed_as_labels(tmp_path: Path) -> None:
+    root = folder_tree(tmp_path / "robot")
+    names = [path.name for path in Folder(root, height=HEIGHT).photos]
+    for folder in ("images", "labels"):
+        for name in (*names, "extra.png"):
+            (root / folder / f"._{Path(name).stem}.png").write_bytes(b"\0\5\x16\7" + bytes(120))
+    (root / "images" / ".thumbnail.jpg").write_bytes(b"")
+    assert [path.name for path in Folder(root, height=HEIGHT).photos] == names
+    cityscapes = cityscapes_tree(tmp_path / "c")
+    (cityscapes / "leftImg8bit/train/aachen/._aachen_000000_000019_leftImg8bit.png").write_bytes(b"")
+    hidden = cityscapes / "leftImg8bit/train/.Trashes"
+    hidden.mkdir()
+    (hidden / "a_000000_000019_leftImg8bit.png").write_bytes(b"")
+    assert len(Cityscapes(cityscapes, "train", height=HEIGHT)) == 2
+
+
+def test_a_git_lfs_pointer_in_place_of_a_photo_is_said(tmp_path: Path) -> None:
+    dataset = Cityscapes(cityscapes_tree(tmp_path), "train", height=HEIGHT)
+    dataset.photos[0].write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n")
+    with pytest.raises(DatasetError, match=rf"{dataset.photos[0].name}: .*Git LFS pointer.*git lfs pull"):
         dataset[0]
 
 

@@ -55,13 +55,13 @@ class Netpbm:
         if self.is_text:
             if not re.fullmatch(rb"[\d\s]*", self.values):
                 raise ImageError(f"{self.kind} is damaged: not only numbers behind its header")
-            numbers = np.fromstring(self.values, np.int64, count, sep=" ") if self.values.strip() else np.empty(0, int)
+            numbers = np.fromstring(self.values, np.int32, sep=" ")[:count] if self.values.strip() else np.empty(0, int)
         else:
             dtype = np.dtype(np.uint8 if self.largest < 256 else ">u2")
             numbers = np.frombuffer(self.values, dtype, min(count, len(self.values) // dtype.itemsize))
         if len(numbers) < count:
             raise ImageError(f"{self.kind} is truncated: it has {len(numbers)} of {count} numbers")
-        if numbers.max(initial=0) > self.largest:
+        if numbers.max(initial=0) > self.largest or numbers.min(initial=0) < 0:
             raise ImageError(f"{self.kind} is damaged: a number above its largest, {self.largest}")
         return numbers
 

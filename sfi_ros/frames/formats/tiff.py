@@ -1,9 +1,19 @@
-"""TIFF: the first image's directory and its strips or tiles lie within the file."""
+"""TIFF: the first image's directory and its strips or tiles lie within the file and can hold what the header says.
+
+Damage inside a strip that is compressed with LZW or PackBits, which have no checksum, changes pixels unnoticed, as it
+does in a JPEG.
+"""
 
 from __future__ import annotations
 
 import struct
+import zlib
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final
+
+import cv2
+import numpy as np
 
 from sfi_ros.errors import ImageError
 from sfi_ros.frames.formats.opencv import OpenCvFile
@@ -12,7 +22,33 @@ _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _CHANNELS, _PLANAR, _SAMPLES = 256, 257, 2
 _STRIPS, _ROWS, _STRIP_BYTES = 273, 278, 279
 _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES = 322, 323, 324, 325
 _NONE, _LZW, _DEFLATE, _ADOBE_DEFLATE, _PACK_BITS = 1, 5, 32946, 8, 32773
+_MOST_EXPANSION: Final = {_NONE: 1, _LZW: 4096, _PACK_BITS: 64}  # of one byte
 _SIZES: Final = {1: 1, 3: 2, 4: 4}  # bytes of a number, by its type: BYTE, SHORT, LONG
+
+
+@dataclass(frozen=True)
+class Tiff(OpenCvFile):
+    """A TIFF.
+
+    Attributes:
+        pieces: (place, length, bytes when decompressed) of each strip or tile.
+        compression: of the pieces.
+    """
+
+    pieces: tuple[tuple[int, int, int], ...]
+    compression: int
+
+    def decode(self, flags: int) -> np.ndarray | None:
+        """Decode with OpenCV's flags; 16-bit images keep their upper eight bits, which OpenCV would round.
+
+        Raises:
+            ImageError: a strip or tile does not hold the pixels that it should.
+        """
+        for number, (at, length, size) in enumerate(self.pieces, start=1):
+            if not _holds(self.data[at : at + length], size, self.compression):
+                raise ImageError(f"TIFF of {self.width}x{self.height} is damaged: piece {number} lacks pixels")
+        pixels = super().decode(flags | cv2.IMREAD_ANYDEPTH)
+        return (pixels >> 8).astype(np.uint8) if pixels is not None and pixels.dtype == np.uint16 else pixels
 
 
 def recognises(data: bytes) -> bool:
@@ -35,7 +71,7 @@ def check(data: bytes) -> OpenCvFile:
     if compression not in (_NONE, _LZW, _DEFLATE, _ADOBE_DEFLATE, _PACK_BITS):
         raise ImageError(f"TIFF has compression {compression}, which is not decoded: save it with LZW or as PNG")
     if not width or not height:
-        return OpenCvFile("TIFF", width, height, data)
+        return Tiff("TIFF", width, height, data, (), compression)
     pixel = channels * max(bits) // 8
     if _TILES in tags:
         across, down = _number(tags, _TILE_WIDTH), _number(tags, _TILE_HEIGHT)
@@ -52,10 +88,19 @@ def check(data: bytes) -> OpenCvFile:
         last = height * width * pixel - (pieces - 1) * size
     if len(offsets) != pieces or len(lengths) != pieces:
         raise ImageError(f"TIFF is damaged: {len(offsets)} pieces where there should be {pieces}")
-    for number, (offset, length) in enumerate(zip(offsets, lengths, strict=True), start=1):
-        if offset + length > len(data) or (compression == _NONE and length < (last if number == pieces else size)):
-            raise ImageError(f"TIFF of {len(data)} bytes is truncated: its pixels are not all there")
-    return OpenCvFile("TIFF", width, height, data)
+    sizes = [*[size] * (pieces - 1), last]
+    if any(offset + length > len(data) for offset, length in zip(offsets, lengths, strict=True)):
+        raise ImageError(f"TIFF of {len(data)} bytes is truncated: its pixels are not all there")
+    return Tiff("TIFF", width, height, data, tuple(zip(offsets, lengths, sizes, strict=True)), compression)
+
+
+def _holds(piece: bytes, size: int, compression: int) -> bool:
+    """Whether a strip or tile can have so many bytes when it is decompressed."""
+    if compression not in (_DEFLATE, _ADOBE_DEFLATE):
+        return len(piece) * _MOST_EXPANSION[compression] >= size
+    with suppress(zlib.error):
+        return len(zlib.decompressobj().decompress(piece, size)) == size if size else True
+    return False
 
 
 def _directory(data: bytes) -> dict[int, tuple[int, ...]]:
@@ -65,6 +110,7 @@ def _directory(data: bytes) -> dict[int, tuple[int, ...]]:
     try:
         (at,) = struct.unpack_from(f"{order}I", data, 4)
         (count,) = struct.unpack_from(f"{order}H", data, at)
+        struct.unpack_from(f"{order}I", data, at + 2 + 12 * count)  # where the next directory is, the end of this one
         for entry in range(at + 2, at + 2 + 12 * count, 12):
             tag, kind, amount = struct.unpack_from(f"{order}HHI", data, entry)
             size = _SIZES.get(kind)
