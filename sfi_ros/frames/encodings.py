@@ -159,13 +159,13 @@ def used_bits(message: Any) -> int | None:
     """Count the bits that the values of a 16-bit sensor_msgs/Image use, from the low end, 0 to 16.
 
     A sample of the pixels is looked at, and the brightest thousandth of it left out: hot pixels and lines of metadata
-    say nothing about the camera. None for images whose values have eight bits.
+    say nothing about the camera. None for images whose values have eight bits, and for unknown encodings.
 
     Raises:
         ImageError: see `view`.
     """
     encoding = _ENCODINGS.get(message.encoding)
-    if encoding is not None and encoding.depth == 8:
+    if encoding is None or encoding.depth == 8:
         return None
     pixels = view(message, math.inf)
     colors = pixels[..., :3] if pixels.ndim == 3 else pixels  # an opaque alpha channel is full in any camera

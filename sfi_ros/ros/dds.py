@@ -16,3 +16,19 @@ def profile_environment() -> dict[str, str]:
     if any(os.environ.get(variable) for variable in VARIABLES):
         return {}
     return dict.fromkeys(VARIABLES, str(PROFILE))
+
+
+def lost_images_remedy(rmw: str) -> str:
+    """Say what to do about images that are lost between a camera and this process.
+
+    Args:
+        rmw: the middleware's name, as `rclpy.get_rmw_implementation_identifier` gives it.
+    """
+    if not rmw.startswith("rmw_fastrtps"):
+        return f"see 'Large images' in docs/node.md for {rmw}"
+    variable = VARIABLES[0 if os.environ.get("ROS_DISTRO", "jazzy") in ("humble", "iron", "jazzy") else 1]
+    chosen = os.environ.get(variable, "")
+    if chosen not in ("", str(PROFILE)):
+        return f"give the camera's process a shared-memory segment larger than an image, as {PROFILE} does ({variable})"
+    where = "the camera's process" if chosen else "the processes of the camera and of this node"
+    return f"export {variable}={PROFILE} for {where} before it starts"

@@ -34,6 +34,8 @@ class Condition:
         configure_problem: why the last configure failed; "" if it did not.
         demanded: somebody subscribes to a result, or the node is not lazy.
         camera_problem: what is wrong with the camera's publishers; "" if nothing is.
+        remedy_for_loss: what to do about images that are lost on their way.
+        calibration_problem: why somebody waits for ~/camera_info in vain; "" if nobody does.
         untrained: the weights are a placeholder.
         busy_for: seconds since the worker took its frame; 0 while it waits.
         worker_alive: the worker's thread runs.
@@ -44,6 +46,8 @@ class Condition:
     configure_problem: str = ""
     demanded: bool = True
     camera_problem: str = ""
+    remedy_for_loss: str = ""
+    calibration_problem: str = ""
     untrained: bool = False
     busy_for: float = 0.0
     worker_alive: bool = True
@@ -79,6 +83,10 @@ def _state(condition: Condition, frames: Snapshot, limits: Limits) -> tuple[str,
         problem = condition.configure_problem
         return condition.lifecycle, [(ERROR, f"configure failed: {problem}")] if problem else []
     problems = _worker_problems(condition, frames, limits)
+    if loss := frames.loss():
+        problems.append((WARN, f"{loss}; {condition.remedy_for_loss}"))
+    if condition.calibration_problem:
+        problems.append((WARN, f"~/camera_info is left out: {condition.calibration_problem}"))
     if not condition.demanded:
         return "idle", problems
     if frames.age is None:
@@ -128,6 +136,8 @@ def _values(frames: Snapshot) -> dict[str, Any]:
         "frames dropped (newest wins)": frames.dropped,
         "frames rejected": frames.rejected,
         "frames failed": frames.failed,
+        "frames lost on their way here": frames.lost,
+        "rate of loss (Hz)": frames.lost_rate,
         "last rejection": frames.last_rejection,
         "last failure": frames.last_failure,
         "age of newest frame (s)": frames.age,

@@ -28,12 +28,15 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 
 from sfi_ros.inference import DefaultWeightsMissing, InferenceEngine
 from sfi_ros.ros import diagnostics
+from sfi_ros.ros.calibrations import Calibrations
 from sfi_ros.ros.camera import Arrival, Camera
+from sfi_ros.ros.logs import RoutedLogs
 from sfi_ros.ros.mailbox import Mailbox
 from sfi_ros.ros.monitor import Monitor
 from sfi_ros.ros.parameters import Parameters
 from sfi_ros.ros.results import Results
 from sfi_ros.ros.spinning import spin, start_ros
+from sfi_ros.ros.topics import camera_info_topic, image_topic
 from sfi_ros.ros.worker import Worker
 
 SUCCESS, FAILURE, ERROR = (
@@ -55,9 +58,11 @@ class InpaintNode(LifecycleNode):
 
     def __init__(self) -> None:
         super().__init__("inpaint")
+        self._routed_logs = RoutedLogs(self.get_logger())
         self._answer_impossible_transitions()
         self._engine: InferenceEngine | None = None
         self._results: Results | None = None
+        self._calibrations: Calibrations | None = None
         self._camera: Camera | None = None
         self._worker: Worker | None = None
         self._configure_problem = ""
@@ -143,8 +148,8 @@ class InpaintNode(LifecycleNode):
 
     def _configure(self) -> None:
         parameters = self._settings
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", DefaultWeightsMissing)
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", DefaultWeightsMissing)  # Python says it only once
             engine = InferenceEngine.load(
                 parameters["weights"] or None,
                 device=parameters["device"],
@@ -154,8 +159,6 @@ class InpaintNode(LifecycleNode):
                 input_height=parameters["input_height"] or None,
                 output_size=parameters["output_size"],
             )
-        for warning in caught:
-            self.get_logger().warning(str(warning.message))
         engine(np.zeros((*_WARM_UP_SIZE, 3), np.uint8))
         self._results = Results(self, engine.weights_name)
         self._engine = engine
@@ -168,15 +171,31 @@ class InpaintNode(LifecycleNode):
     def _activate(self) -> None:
         self._monitor.start()
         self._mailbox.clear()
-        topic = self.resolve_topic_name("image")
-        self._worker = Worker(self, topic, self._settings, self._engine, self._mailbox, self._results, self._monitor)
+        topic = self._image_topic()
+        self._calibrations = Calibrations(self)
+        self._worker = Worker(
+            self,
+            topic,
+            self._calibrations,
+            self._settings,
+            self._engine,
+            self._mailbox,
+            self._results,
+            self._monitor,
+        )
         self._follow_demand()
-        self.get_logger().info(f"active: camera {topic}, results in {self.get_fully_qualified_name()}/")
+        self.get_logger().info(
+            f"active: camera {topic}, calibration {self._calibrations.topic}, "
+            f"results in {self.get_fully_qualified_name()}/"
+        )
 
     def _deactivate(self) -> None:
         if self._camera is not None:
             self._camera.close()
             self._camera = None
+        if self._calibrations is not None:
+            self._calibrations.close()
+            self._calibrations = None
         worker, self._worker = self._worker, None
         if worker is not None and not worker.stop(_STOP_TIMEOUT):
             raise RuntimeError(f"a frame has been in the network for {worker.busy_for:.0f} s; its thread was abandoned")
@@ -219,6 +238,8 @@ class InpaintNode(LifecycleNode):
 
     def _report(self) -> None:
         parameters, worker, camera = self._settings, self._worker, self._camera
+        if self._calibrations is not None:
+            self._calibrations.follow_publishers()
         if camera is not None:
             camera.warn()
         condition = diagnostics.Condition(
@@ -226,6 +247,8 @@ class InpaintNode(LifecycleNode):
             configure_problem=self._configure_problem,
             demanded=camera is not None,
             camera_problem=camera.problems() if camera else "",
+            remedy_for_loss=camera.remedy_for_loss if camera else "",
+            calibration_problem=worker.calibration_problem if worker and self._results.calibration_wanted() else "",
             untrained=self._engine is not None and not self._engine.is_trained,
             busy_for=worker.busy_for if worker else 0.0,
             worker_alive=worker is None or worker.alive,
@@ -243,7 +266,7 @@ class InpaintNode(LifecycleNode):
         self._diagnostics.publish(message)
 
     def _facts(self) -> dict[str, str]:
-        facts = {"camera topic": self._camera.topic if self._camera else self.resolve_topic_name("image")}
+        facts = {"camera topic": self._image_topic(), "calibration topic": camera_info_topic(self)}
         engine = self._engine
         if engine is not None:
             facts["weights"] = engine.weights_name
@@ -255,6 +278,14 @@ class InpaintNode(LifecycleNode):
                 facts["GPU"] = torch.cuda.get_device_name(engine.device)
                 facts["GPU memory (MiB)"] = f"{torch.cuda.memory_reserved(engine.device) / 2**20:.0f}"
         return facts
+
+    def _image_topic(self) -> str:
+        return image_topic(self, self._settings["image_transport"])
+
+    def destroy_node(self) -> None:
+        """Destroy what belongs to the node; nothing is logged through it any more."""
+        self._routed_logs.close()
+        super().destroy_node()
 
     def _state(self) -> str:
         return self._state_machine.current_state[1]

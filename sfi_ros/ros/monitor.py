@@ -26,7 +26,8 @@ class Snapshot:
 
     Attributes:
         received, published, dropped, rejected, failed: frames since activation.
-        input_rate, output_rate: frames per second lately.
+        lost: frames since activation that were sent and did not arrive.
+        input_rate, output_rate, lost_rate: frames per second lately.
         dropped_lately, rejected_lately, failed_lately: frames lately.
         age: seconds since the newest frame arrived, None before the first one.
         active_for: seconds since activation, the first demand or the last time jump.
@@ -41,8 +42,10 @@ class Snapshot:
     dropped: int
     rejected: int
     failed: int
+    lost: int
     input_rate: float
     output_rate: float
+    lost_rate: float
     dropped_lately: int
     rejected_lately: int
     failed_lately: int
@@ -53,6 +56,12 @@ class Snapshot:
     last_rejection: str
     last_failure: str
     time_jumps: int
+
+    def loss(self) -> str:
+        """Say how many images are lost on their way lately; "" if none are."""
+        if not self.lost_rate:
+            return ""
+        return f"{self.lost_rate:.1f} of {self.lost_rate + self.input_rate:.1f} images/s are lost on their way here"
 
 
 class Monitor:
@@ -65,7 +74,7 @@ class Monitor:
     def start(self) -> None:
         """Begin from nothing: the node was activated."""
         with self._lock:
-            self._counts = dict.fromkeys(("received", "published", "dropped", "rejected", "failed"), 0)
+            self._counts = dict.fromkeys(("received", "published", "dropped", "rejected", "failed", "lost"), 0)
             self._last_rejection = self._last_failure = ""
             self._time_jumps = 0
             self._forget()
@@ -96,6 +105,11 @@ class Monitor:
             if dropped_another:
                 self._count("dropped")
 
+    def lost(self, count: int) -> None:
+        """So many frames were sent and did not arrive."""
+        with self._lock:
+            self._count("lost", count)
+
     def rejected(self, reason: str) -> None:
         """A frame could not be decoded."""
         with self._lock:
@@ -119,7 +133,8 @@ class Monitor:
         with self._lock:
             now = time.monotonic()
             span = min(WINDOW, max(now - self._began, 1e-3))
-            lately = {name: _after(times, now - WINDOW) for name, times in self._times.items()}
+            since = max(now - WINDOW, self._began)
+            lately = {name: _after(times, since) for name, times in self._times.items()}
             recent = [stages for at, stages in self._stages if at >= now - WINDOW]
             stages = {name: [s[name] for s in recent if name in s] for name in STAGES}
             stages["total"] = [sum(s.values()) for s in recent]
@@ -127,6 +142,7 @@ class Monitor:
                 **self._counts,
                 input_rate=lately["received"] / span,
                 output_rate=lately["published"] / span,
+                lost_rate=lately["lost"] / span,
                 dropped_lately=lately["dropped"],
                 rejected_lately=lately["rejected"],
                 failed_lately=lately["failed"],
@@ -147,9 +163,9 @@ class Monitor:
         self._newest_stamp: float | None = None
         self._stamp_offset: float | None = None
 
-    def _count(self, name: str) -> None:
-        self._counts[name] += 1
-        self._times[name].append(time.monotonic())
+    def _count(self, name: str, count: int = 1) -> None:
+        self._counts[name] += count
+        self._times[name].extend([time.monotonic()] * min(count, _MAX_ENTRIES))
 
 
 def _after(times: deque[float], start: float) -> int:

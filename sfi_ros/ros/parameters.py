@@ -12,6 +12,7 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from sfi_ros.frames.encodings import MAX_SIGNIFICANT_BITS
 from sfi_ros.inference import BACKENDS
 
 
@@ -123,6 +124,13 @@ SETTINGS: Final = (
     Setting("overlay_alpha", 0.5, "share of the class colour in ~/overlay", range=(0.0, 1.0)),
     Setting("max_rate", 0.0, "most frames per second to infer; 0 for no limit", range=(0.0, 1000.0)),
     Setting("lazy", True, "subscribe to the camera and infer only while somebody subscribes to a result"),
+    Setting(
+        "significant_bits",
+        MAX_SIGNIFICANT_BITS,
+        "bits that the values of 16-bit images really have, counted from the low end: 12 for a 12-bit camera that does "
+        "not shift its values up; the upper eight of them are used",
+        range=(8, MAX_SIGNIFICANT_BITS),
+    ),
     Setting("max_megapixels", 24.0, "larger images are rejected", range=(0.01, 268.0)),
     Setting("autostart", True, "configure and activate without a lifecycle manager", Change.NEVER),
     Setting(

@@ -14,9 +14,9 @@ from rclpy.qos import (
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
 
-def camera_qos() -> QoSProfile:
+def camera_qos(depth: int = 1) -> QoSProfile:
     """Of subscriptions to a camera: takes what reliable and best-effort publishers offer, only the newest."""
-    return QoSProfile(depth=1, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT)
+    return QoSProfile(depth=depth, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
 def result_qos() -> QoSProfile:

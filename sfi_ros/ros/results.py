@@ -73,6 +73,10 @@ class Results:
         """Whether anybody subscribes to a result."""
         return any(publisher.get_subscription_count() > 0 for publisher in self._publishers)
 
+    def calibration_wanted(self) -> bool:
+        """Whether anybody subscribes to ~/camera_info."""
+        return _heard(self._camera_info)
+
     def publish(
         self,
         scene: Scene,

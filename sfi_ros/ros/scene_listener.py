@@ -10,12 +10,12 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
-from rclpy.time import Time
 from sensor_msgs.msg import Image
 
 from sfi_ros.frames.encodings import view
 from sfi_ros.inference import Scene, Timing
 from sfi_ros.ros.image_messages import rgb_of
+from sfi_ros.ros.stamps import nanoseconds
 
 _RESULTS = ("foreground_mask", "background", "background_confidence")
 _NO_TIMING = Timing(0.0, 0.0, 0.0)  # the node tells its times in diagnostics
@@ -122,4 +122,4 @@ class SceneListener(Node):
 
 
 def _stamp(message: Image) -> int:
-    return Time.from_msg(message.header.stamp).nanoseconds
+    return nanoseconds(message.header.stamp)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import threading
 import time
 
+import numpy as np
 from rclpy.node import Node
+from sensor_msgs.msg import CompressedImage, Image
 
+from sfi_ros.frames.encodings import used_bits
 from sfi_ros.geometry.calibration import Calibration, CalibrationError
 from sfi_ros.inference import InferenceEngine
+from sfi_ros.ros.calibrations import Calibrations
 from sfi_ros.ros.camera import Arrival
 from sfi_ros.ros.image_messages import ImageError, rgb_of
 from sfi_ros.ros.mailbox import Mailbox
@@ -25,7 +29,8 @@ class Worker:
 
     Args:
         node: for its log.
-        topic: of the camera, for the log.
+        topic: of the camera's images, for the log.
+        calibrations: of the camera.
         parameters: read anew for every frame.
         engine: infers.
         mailbox: where frames come from.
@@ -37,6 +42,7 @@ class Worker:
         self,
         node: Node,
         topic: str,
+        calibrations: Calibrations,
         parameters: Parameters,
         engine: InferenceEngine,
         mailbox: Mailbox[Arrival],
@@ -44,10 +50,13 @@ class Worker:
         monitor: Monitor,
     ):
         self._log, self._topic = node.get_logger(), topic
+        self._calibrations = calibrations
         self._parameters, self._engine = parameters, engine
         self._mailbox, self._results, self._monitor = mailbox, results, monitor
         self._stopped = threading.Event()
         self._busy_since: float | None = None
+        self._calibration_problem = self._logged_problem = ""
+        self._bits = (0, 0)  # significant bits, and the most that any 16-bit image has used since they were set
         # A daemon: a frame that hangs in a driver must not keep the process from ending.
         self._thread = threading.Thread(target=self._run, name="sfi-worker", daemon=True)
         self._thread.start()
@@ -62,6 +71,11 @@ class Worker:
         """Seconds since it took the frame it works on; 0 while it waits."""
         since = self._busy_since
         return 0.0 if since is None else time.monotonic() - since
+
+    @property
+    def calibration_problem(self) -> str:
+        """Why the newest scene had no calibration; "" if it had one or there is none yet."""
+        return self._calibration_problem
 
     def stop(self, timeout: float) -> bool:
         """Stop after the frame at hand; False if that took longer than `timeout` seconds."""
@@ -94,7 +108,9 @@ class Worker:
     def _work(self, arrival: Arrival) -> None:
         started = time.monotonic()
         parameters = self._parameters
-        image = rgb_of(arrival.message, parameters["max_megapixels"])
+        significant_bits = parameters["significant_bits"]
+        image = rgb_of(arrival.message, parameters["max_megapixels"], significant_bits)
+        self._check_bits(arrival.message, significant_bits)
         decoded = time.monotonic()
         self._engine.output_size = parameters["output_size"]
         self._engine.foreground_threshold = parameters["foreground_threshold"]
@@ -106,18 +122,11 @@ class Worker:
         if self._stopped.is_set():
             return
         height, width = scene.foreground.shape
-        calibration = None
-        if arrival.info is not None:
-            try:
-                camera = Calibration.from_message(arrival.info)
-                calibration = camera.scaled((image.shape[1], image.shape[0]), (width, height))
-            except CalibrationError as error:
-                self._log.warning(f"~/camera_info is left out: {error}", throttle_duration_sec=_SAY_EVERY)
         self._results.publish(
             scene,
             image,
             arrival.message.header,
-            calibration,
+            self._calibration(arrival.stamp, image, (width, height)),
             parameters["overlay_alpha"],
             time.monotonic() - arrival.at,
         )
@@ -130,6 +139,42 @@ class Worker:
         if arrival.transport is not None:
             stages = {"transport": arrival.transport, **stages}
         self._monitor.published(stages)
+
+    def _calibration(self, stamp: int, image: np.ndarray, size: tuple[int, int]) -> Calibration | None:
+        """The camera's, for results of `size`; asked for last, since it may arrive after its image."""
+        try:
+            calibration = self._calibrations.of(stamp)
+            if calibration is None:
+                self._calibration_problem = f"no message arrived on {self._calibrations.topic}"
+                return None
+            scaled = calibration.scaled((image.shape[1], image.shape[0]), size)
+        except CalibrationError as error:
+            problem = f"{self._calibrations.topic}: {error}"
+            if problem != self._logged_problem:  # an uncalibrated camera stays so: once is enough
+                self._log.warning(f"~/camera_info is left out: {problem}")
+            self._calibration_problem = self._logged_problem = problem
+            return None
+        self._calibration_problem = ""
+        return scaled
+
+    def _check_bits(self, message: Image | CompressedImage, significant_bits: int) -> None:
+        """Warn if 16-bit images use other bits than they are taken to: the network would see black or white."""
+        bits = None if isinstance(message, CompressedImage) else used_bits(message)
+        most = self._bits[1] if self._bits[0] == significant_bits else 0
+        if bits is None or bits <= most:
+            return
+        self._bits = (significant_bits, bits)
+        what = f"{message.encoding} images on {self._topic} use {bits} bits of each value"
+        if bits > significant_bits:
+            self._log.warning(
+                f"{what}, so with significant_bits = {significant_bits} they are too bright: set it to 16"
+            )
+        elif bits <= significant_bits - 2:
+            share = 100 * 2.0 ** (bits - significant_bits)
+            self._log.warning(
+                f"{what} and reach only {share:.3g} % of white; if the camera has 10, 12 or 14 bits at the low end, "
+                "set the parameter significant_bits to that"
+            )
 
     def _keep_rate(self, began: float) -> None:
         limit = self._parameters["max_rate"]

@@ -10,6 +10,7 @@ pytest.importorskip("diagnostic_msgs", reason="ROS messages are not installed (p
 
 from dataclasses import replace
 
+from sfi_ros.ros.dds import PROFILE, VARIABLES, lost_images_remedy
 from sfi_ros.ros.diagnostics import ERROR, OK, WARN, Condition, Limits, status
 from sfi_ros.ros.mailbox import Mailbox
 from sfi_ros.ros.monitor import STAGES, Monitor
@@ -53,6 +54,19 @@ def judged(condition=ACTIVE, frames=None, **changes):
         (ACTIVE, {"stages": {"total": [0.5]}}, WARN, "latency p95 is 500 ms"),
         (ACTIVE, {"stages": {"total": [3.0]}}, ERROR, "latency p95 is 3000 ms"),
         (Condition("active", demanded=False, busy_for=11.0), {}, ERROR, "stalled"),
+        (
+            Condition("active", remedy_for_loss="export X"),
+            {"lost_rate": 7.7, "input_rate": 2.3},
+            WARN,
+            "active; 7.7 of 10.0 images/s are lost on their way here; export X",
+        ),
+        (ACTIVE, {"lost_rate": 10.0, "input_rate": 0.0, "age": None}, WARN, "10.0 of 10.0 images/s are lost"),
+        (
+            Condition("active", calibration_problem="no message arrived on /camera_info"),
+            {},
+            WARN,
+            "~/camera_info is left out: no message arrived on /camera_info",
+        ),
     ],
 )
 def test_states(condition, changes, level, message):
@@ -90,6 +104,55 @@ def test_counts():
     monitor.start()
     frames = monitor.snapshot()
     assert (frames.received, frames.rejected, frames.age, frames.last_rejection) == (0, 0, None, "")
+
+
+def test_losses():
+    monitor = Monitor()
+    assert monitor.snapshot().loss() == ""
+    for number in range(3):
+        monitor.arrived(number / 10, number / 10, dropped_another=False)
+    monitor.lost(7)
+    monitor.lost(2)
+    frames = monitor.snapshot()
+    assert frames.lost == 9
+    assert frames.lost_rate == pytest.approx(3 * frames.input_rate)
+    assert "images/s are lost" in frames.loss()
+    values = {v.key: v.value for v in status("x", ACTIVE, frames, LIMITS).values}
+    assert values["frames lost on their way here"] == "9"
+    assert float(values["rate of loss (Hz)"]) > 0
+    monitor.resume()  # what was lost for a subscription that has ended says nothing about the new one
+    frames = monitor.snapshot()
+    assert (frames.lost, frames.loss()) == (9, "")
+
+
+@pytest.mark.parametrize(
+    ("rmw", "environment", "expected"),
+    [
+        (
+            "rmw_fastrtps_cpp",
+            {},
+            f"export FASTRTPS_DEFAULT_PROFILES_FILE={PROFILE} for the processes of the camera and",
+        ),
+        (
+            "rmw_fastrtps_dynamic_cpp",
+            {"FASTRTPS_DEFAULT_PROFILES_FILE": str(PROFILE), "ROS_DISTRO": "humble"},
+            f"export FASTRTPS_DEFAULT_PROFILES_FILE={PROFILE} for the camera's process before it starts",
+        ),
+        (
+            "rmw_fastrtps_cpp",
+            {"FASTDDS_DEFAULT_PROFILES_FILE": str(PROFILE), "ROS_DISTRO": "kilted"},
+            f"export FASTDDS_DEFAULT_PROFILES_FILE={PROFILE} for the camera's process",
+        ),
+        ("rmw_fastrtps_cpp", {"FASTRTPS_DEFAULT_PROFILES_FILE": "/my.xml"}, f"as {PROFILE} does"),
+        ("rmw_cyclonedds_cpp", {}, "docs/node.md for rmw_cyclonedds_cpp"),
+    ],
+)
+def test_the_remedy_for_losses_names_what_to_export(monkeypatch, rmw, environment, expected):
+    for variable in (*VARIABLES, "ROS_DISTRO"):
+        monkeypatch.delenv(variable, raising=False)
+    for variable, value in environment.items():
+        monkeypatch.setenv(variable, value)
+    assert expected in lost_images_remedy(rmw)
 
 
 def test_a_stamp_that_goes_back_starts_latencies_anew_but_counts_on():

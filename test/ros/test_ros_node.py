@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import re
 import time
 
 import cv2
@@ -184,6 +185,94 @@ def test_malformed_images_are_counted_and_named_and_survived(probe, camera, node
     assert "frame from /image rejected: unknown encoding 'something'" in node.log()
 
 
+def test_stamps_before_1970_are_counted_and_kept(probe, camera, node, picture):
+    with probe.listen("/inpaint/foreground_mask") as masks:
+        camera.connect(masks)
+        before = int(probe.await_status(lambda s: s["state"] != "idle", "diagnostics")["frames received"])
+        message = camera.message(picture)
+        message.header.stamp.sec = -5
+        message.header.stamp.nanosec = 7
+        camera.send(message)
+        wait_for(lambda: (-5, 7) in masks.stamps(), "the result of second -5")
+        status = probe.await_status(lambda s: int(s["frames received"]) > before, "a count")
+        assert "not of this clock" in status["latency counted from"]
+    assert "images on /image have stamps before 1970" in node.log()
+    assert "Traceback" not in node.log()
+
+
+def twelve_bits(camera, picture, shift: int):
+    """The red channel of a picture as a 12-bit camera sends it, its bits shifted up or not."""
+    values = picture[..., 0].astype(np.uint16) << (4 + shift)
+    message = camera.message(picture)
+    message.encoding, message.step = "mono16", picture.shape[1] * 2
+    message.data = array.array("B", values.astype("<u2").tobytes())
+    return message
+
+
+def test_a_twelve_bit_camera_is_black_until_its_bits_are_named(probe, camera, node, picture):
+    with probe.listen("/inpaint/overlay") as overlays:
+        camera.connect(overlays)
+
+        def shown(message):
+            camera.send(message)
+            (overlay_,) = wait_for(lambda: same_scene([overlays], stamp_of(message)), "a result")
+            return view(overlay_)
+
+        assert probe.set("overlay_alpha", 0.0).successful
+        assert probe.set("foreground_threshold", 1.0).successful  # neither tint nor outline: the image itself
+        try:
+            assert shown(twelve_bits(camera, picture, shift=0)).max() < 16
+            shown(twelve_bits(camera, picture, shift=0))
+            warning = "mono16 images on /image use 12 bits of each value and reach only 6.25 % of white"
+            assert node.log().count(warning) == 1
+            assert "set the parameter significant_bits" in node.log()
+            assert probe.set("significant_bits", 12).successful
+            np.testing.assert_array_equal(
+                shown(twelve_bits(camera, picture, shift=0)), picture[..., 0, None].repeat(3, axis=2)
+            )
+            assert "too bright" not in node.log()
+            shown(twelve_bits(camera, picture, shift=4))
+            wait_for(lambda: "with significant_bits = 12 they are too bright" in node.log(), "a warning")
+            assert not probe.set("significant_bits", 7).successful
+        finally:
+            assert probe.set("significant_bits", 16).successful
+            assert probe.set("overlay_alpha", 0.5).successful
+            assert probe.set("foreground_threshold", 0.5).successful
+
+
+def test_a_camera_without_calibration_is_named_once_it_is_asked_for(probe, camera, node, picture):
+    with probe.listen("/inpaint/foreground_mask") as masks:
+        camera.connect(masks)
+        stamp = camera.show(picture)
+        wait_for(lambda: stamp in masks.stamps(), "a result")
+        status = probe.await_status(lambda s: s["state"] == "active" or camera.show(picture), "diagnostics")
+        assert "camera_info" not in status["message"]
+        assert status["calibration topic"] == "/camera_info"
+        infos = probe.node.create_publisher(CameraInfo, "/camera_info", 10)
+        uncalibrated = CameraInfo(width=160, height=96)
+        try:
+            with probe.listen("/inpaint/camera_info", CameraInfo) as calibrations:
+
+                def send():
+                    message = camera.message(picture)
+                    uncalibrated.header = message.header
+                    infos.publish(uncalibrated)
+                    camera.send(message)
+
+                reason = "~/camera_info is left out: /camera_info: the camera is not calibrated"
+                status = probe.await_status(lambda s: reason in s["message"] or send(), "the reason")
+                assert int(status["level"]) > 0
+                assert not calibrations.messages
+            assert node.log().count(reason) == 1
+            assert "Traceback" not in node.log()
+        finally:
+            probe.node.destroy_publisher(infos)
+
+
+def test_the_log_names_the_topics_and_what_the_engine_says(node):
+    assert "active: camera /image, calibration /camera_info, results in /inpaint/" in node.log()
+
+
 def test_parameters_describe_themselves(probe, node):
     names = ["weights", "foreground_threshold", "autostart", "output_size", "input_height"]
     weights, threshold, autostart, size, height = probe.describe(names)
@@ -351,7 +440,7 @@ def test_late_subscribers_learn_the_labels(probe, node):
 
 def test_two_cameras_and_qos_overrides(probe, weights, picture, tmp_path):
     """Two nodes in namespaces; one asks for reliable images, which a best-effort publisher cannot give."""
-    common = ("-p", f"weights:={weights}", "-p", "device:=cpu", "-r", "image:=image_raw")
+    common = ("-p", f"weights:={weights}", "-p", "device:=auto", "-r", "image:=image_raw")
     override = "qos_overrides./rear/image_raw.subscription.reliability:=reliable"
     with (
         Process("inpaint_node", *common, "-r", "__ns:=/front", log=tmp_path / "front.log") as front,
@@ -379,3 +468,6 @@ def test_two_cameras_and_qos_overrides(probe, weights, picture, tmp_path):
             assert rear_stamp not in front_masks.stamps()
         assert front.alive
         assert rear.alive
+        (line,) = (line for line in front.log().splitlines() if "device 'auto': running on" in line)
+        assert re.fullmatch(r"\[WARN\] \[[0-9.]+\] \[front\.inpaint\]: device 'auto': running on .*", line)
+        assert "active: camera /front/image_raw, calibration /front/camera_info" in front.log()
