@@ -96,6 +96,8 @@ class Worker:
                 self._monitor.rejected(str(error))
                 self._log.warning(f"frame from {self._topic} rejected: {error}", throttle_duration_sec=_SAY_EVERY)
             except Exception as error:
+                if self._stopped.is_set():  # its publishers may be gone already
+                    return
                 self._monitor.failed(f"{type(error).__name__}: {error}")
                 self._log.error(
                     f"frame from {self._topic} failed: {type(error).__name__}: {error}",

@@ -33,6 +33,7 @@ os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 os.environ.update(profile_environment())  # without it, images above half a megabyte get lost
 
 PATIENCE = 120.0  # seconds until a condition counts as never coming true; the machine may be busy
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 TRANSITIONS = {
     "configure": Transition.TRANSITION_CONFIGURE,
     "activate": Transition.TRANSITION_ACTIVATE,
@@ -58,15 +59,36 @@ def small_weights(path: Path) -> Path:
 
 
 class Process:
-    """A module of `sfi_ros.ros` run as a process."""
+    """A module of `sfi_ros.ros` run as a process.
 
-    def __init__(self, module: str, *ros_arguments: str, log: Path, env: dict[str, str] | None = None, cwd=None):
+    Args:
+        module: its name.
+        ros_arguments: behind --ros-args.
+        log: file for its output.
+        env: variables in addition to those of the test.
+        cwd: folder to run in.
+        blocked: start with SIGINT and SIGTERM blocked, as the executables do that CMakeLists.txt installs.
+    """
+
+    def __init__(
+        self,
+        module: str,
+        *ros_arguments: str,
+        log: Path,
+        env: dict[str, str] | None = None,
+        cwd: Path | None = None,
+        blocked: bool = False,
+    ):
         self.log_path = log
         command = [sys.executable, "-m", f"sfi_ros.ros.{module}", "--ros-args", *ros_arguments]
-        with log.open("wb") as out:
-            self._process = subprocess.Popen(
-                command, stdout=out, stderr=out, env={**os.environ, **(env or {})}, cwd=cwd
-            )
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS if blocked else ())  # a child inherits it
+        try:
+            with log.open("wb") as out:
+                self._process = subprocess.Popen(
+                    command, stdout=out, stderr=out, env={**os.environ, **(env or {})}, cwd=cwd
+                )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def log(self) -> str:
         return self.log_path.read_text(encoding="utf-8", errors="replace")
@@ -75,8 +97,15 @@ class Process:
         return self._process.wait(PATIENCE)
 
     @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
     def alive(self) -> bool:
         return self._process.poll() is None
+
+    def send(self, number: int) -> None:
+        self._process.send_signal(number)
 
     def kill(self) -> None:
         self._process.kill()

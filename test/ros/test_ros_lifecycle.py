@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from sensor_msgs.msg import Image
 
 from sfi_ros.network import checkpoint, zoo
+from sfi_ros.ros.stopping import REFUSED
 from sfi_ros.synthetic import SyntheticStreet
 
 pytestmark = pytest.mark.timeout(1200)
@@ -109,7 +110,7 @@ def test_autostart_recovers_when_the_weights_arrive(probe, tmp_path):
 )
 def test_a_parameter_that_is_wrong_from_the_start_ends_the_node_and_is_named(tmp_path, argument, reason):
     with Process("inpaint_node", "-p", argument, log=tmp_path / "log") as node:
-        assert node.wait() == 1
+        assert node.wait() == REFUSED
         assert reason in node.log()
         assert "Traceback" not in node.log()
 

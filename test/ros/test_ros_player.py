@@ -14,6 +14,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from sfi_ros.frames.encodings import view
 from sfi_ros.ros.image_messages import rgb_of
+from sfi_ros.ros.stopping import REFUSED
 from sfi_ros.synthetic import SyntheticStreet
 
 pytestmark = pytest.mark.timeout(1200)
@@ -190,6 +191,6 @@ def test_a_calibration_file_with_too_few_numbers_is_refused(tmp_path):
 )
 def test_what_cannot_be_played_is_named(tmp_path, argument, reason):
     with Process("camera_player", "-p", argument, log=tmp_path / "log") as player:
-        assert player.wait() == 1
+        assert player.wait() == REFUSED
         assert reason in player.log()
         assert "Traceback" not in player.log()

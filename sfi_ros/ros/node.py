@@ -1,0 +1,324 @@
+"""The lifecycle node: a camera in, foreground masks and the background behind them out.
+
+configure loads the weights and warms up, activate listens to the camera, deactivate stops, cleanup frees the memory.
+Frames are worked on by a thread of their own (`worker`), so services, parameters and diagnostics answer meanwhile.
+`inpaint_node` is its executable.
+"""
+
+from __future__ import annotations
+
+import gc
+import threading
+import traceback
+import warnings
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from typing import TypeVar
+
+import numpy as np
+import torch
+from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.srv import ChangeState
+from rclpy.clock import Clock, ClockType, JumpThreshold
+from rclpy.duration import Duration
+from rclpy.impl.implementation_singleton import rclpy_implementation
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+
+from sfi_ros.inference import DefaultWeightsMissing, InferenceEngine
+from sfi_ros.ros import diagnostics
+from sfi_ros.ros.calibrations import Calibrations
+from sfi_ros.ros.camera import Arrival, Camera
+from sfi_ros.ros.logs import RoutedLogs
+from sfi_ros.ros.mailbox import Mailbox
+from sfi_ros.ros.monitor import Monitor
+from sfi_ros.ros.parameters import Parameters
+from sfi_ros.ros.results import Results
+from sfi_ros.ros.topics import camera_info_topic, image_topic
+from sfi_ros.ros.worker import Worker
+
+SUCCESS, FAILURE, ERROR = (
+    TransitionCallbackReturn.SUCCESS,
+    TransitionCallbackReturn.FAILURE,
+    TransitionCallbackReturn.ERROR,
+)
+T = TypeVar("T")
+RCLError = rclpy_implementation.RCLError
+_WARM_UP_SIZE = (720, 1280)
+_STOP_TIMEOUT = 10.0  # seconds a frame may still take when the node is deactivated
+_LAST_RESULTS = 0.3  # seconds that publishing may still take when the process ends
+
+
+class InpaintNode(LifecycleNode):
+    """See the module; parameters are listed in `parameters.SETTINGS`, topics in docs/node.md.
+
+    Raises:
+        ValueError: a parameter was given a value that is not acceptable.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("inpaint")
+        self._routed_logs = RoutedLogs(self.get_logger())
+        self._answer_impossible_transitions()
+        self._engine: InferenceEngine | None = None
+        self._results: Results | None = None
+        self._calibrations: Calibrations | None = None
+        self._camera: Camera | None = None
+        self._worker: Worker | None = None
+        self._configure_problem = ""
+        self._halted = threading.Event()
+        self._settings = Parameters(self, is_configured=lambda: self._engine is not None)
+        self._mailbox: Mailbox[Arrival] = Mailbox()
+        self._monitor = Monitor()
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        # Of a clock that never stops: with use_sim_time the node's own stands still while no bag plays.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(1.0, self._report, clock=steady)
+        self.create_timer(0.1, self._follow_demand, clock=steady)
+        self._autostart_timer = None
+        if self._settings["autostart"]:
+            self._autostart_timer = self.create_timer(1e-3, self._autostart, clock=steady)
+        backward = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True)
+        self._jumps = self.get_clock().create_jump_callback(
+            backward, post_callback=lambda _: self._monitor.time_jumped()
+        )
+
+    # --- lifecycle: rclpy swallows what a transition raises, so each is wrapped to say it ---
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load the weights and warm up; a failure leaves the node unconfigured and says why."""
+        return self._attempt("configure", self._configure, otherwise=FAILURE)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Listen to the camera, at once or, when lazy, as soon as somebody subscribes to a result."""
+        return self._attempt("activate", self._activate, otherwise=FAILURE)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop after the frame at hand."""
+        return self._attempt("deactivate", self._deactivate, otherwise=ERROR)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Let go of the network and its memory."""
+        return self._attempt("cleanup", self._release, otherwise=ERROR)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop and let go."""
+        return self._attempt("shutdown", self.close, otherwise=ERROR)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Go back to unconfigured after a transition that went wrong."""
+        return self._attempt("error processing", self.close, otherwise=FAILURE)
+
+    def close(self) -> None:
+        """Stop whatever runs and free what is held."""
+        try:
+            self._deactivate()
+        finally:
+            self._release()
+
+    def halt(self) -> int:
+        """Take no further frame and publish nothing more; do not wait for the network. Returns the exit status."""
+        self._halted.set()
+        if self._worker is not None:
+            self._worker.stop(_LAST_RESULTS)
+        return 0
+
+    def _answer_impossible_transitions(self) -> None:
+        """Answer a request to activate an unconfigured node, say, with a refusal: rclpy raises and never answers."""
+        service = self._service_change_state
+        change = service.callback
+
+        def change_or_refuse(request: ChangeState.Request, response: ChangeState.Response) -> ChangeState.Response:
+            try:
+                return change(request, response)
+            except RCLError:
+                asked = request.transition.label or f"transition {request.transition.id}"
+                self.get_logger().warning(f"{asked} is not possible while {self._state()}")
+                response.success = False
+                return response
+
+        service.callback = change_or_refuse
+
+    def _attempt(
+        self, name: str, step: Callable[[], None], otherwise: TransitionCallbackReturn
+    ) -> TransitionCallbackReturn:
+        try:
+            step()
+        except Exception as error:
+            if self._halted.is_set():  # it was given up
+                return otherwise
+            reason = f"{type(error).__name__}: {error}"
+            if name == "configure":
+                self._configure_problem = str(error)
+            self.get_logger().error(f"{name} failed: {reason}")
+            if not isinstance(error, (OSError, ValueError, RuntimeError)):  # not one that names its remedy
+                self.get_logger().error(traceback.format_exc())
+            return otherwise
+        return SUCCESS
+
+    def _configure(self) -> None:
+        engine = self._unless_halted(self._load)
+        self._results = Results(self, engine.weights_name)
+        self._engine = engine
+        self._configure_problem = ""
+        self.get_logger().info(
+            f"configured: {engine.weights_name} ({engine.metadata.name}) on {engine.device}, "
+            f"{str(engine.dtype).removeprefix('torch.')} by {engine.backend}, {engine.input_height} pixels high"
+        )
+
+    def _load(self) -> InferenceEngine:
+        parameters = self._settings
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", DefaultWeightsMissing)  # Python says it only once
+            engine = InferenceEngine.load(
+                parameters["weights"] or None,
+                device=parameters["device"],
+                precision=parameters["precision"],
+                backend=parameters["backend"],
+                threads=parameters["cpu_threads"] or None,
+                input_height=parameters["input_height"] or None,
+                output_size=parameters["output_size"],
+            )
+        engine(np.zeros((*_WARM_UP_SIZE, 3), np.uint8))
+        return engine
+
+    def _unless_halted(self, step: Callable[[], T]) -> T:
+        """What `step` returns; gives it up, in its thread, when the process is to end: it may take minutes."""
+        result: Future[T] = Future()
+
+        def run() -> None:
+            try:
+                result.set_result(step())
+            except BaseException as error:
+                result.set_exception(error)
+
+        threading.Thread(target=run, name="sfi-configure", daemon=True).start()
+        while not wait([result], timeout=0.1).done:
+            if self._halted.is_set():
+                raise RuntimeError("given up, because the process ends")
+        return result.result()
+
+    def _activate(self) -> None:
+        self._monitor.start()
+        self._mailbox.clear()
+        topic = self._image_topic()
+        self._calibrations = Calibrations(self)
+        self._worker = Worker(
+            self,
+            topic,
+            self._calibrations,
+            self._settings,
+            self._engine,
+            self._mailbox,
+            self._results,
+            self._monitor,
+        )
+        self._follow_demand()
+        self.get_logger().info(
+            f"active: camera {topic}, calibration {self._calibrations.topic}, "
+            f"results in {self.get_fully_qualified_name()}/"
+        )
+
+    def _deactivate(self) -> None:
+        if self._camera is not None:
+            self._camera.close()
+            self._camera = None
+        if self._calibrations is not None:
+            self._calibrations.close()
+            self._calibrations = None
+        worker, self._worker = self._worker, None
+        if worker is not None and not worker.stop(_STOP_TIMEOUT):
+            raise RuntimeError(f"a frame has been in the network for {worker.busy_for:.0f} s; its thread was abandoned")
+
+    def _release(self) -> None:
+        if self._results is not None:
+            self._results.close()
+            self._results = None
+        self._engine = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    # --- timers ---
+
+    def _autostart(self) -> None:
+        """Configure and activate; after a failure again and again, since weights may yet arrive."""
+        self.destroy_timer(self._autostart_timer)
+        self._autostart_timer = None
+        if self._state() != "unconfigured":
+            return  # somebody else was faster
+        if self.trigger_configure() == SUCCESS:
+            self.trigger_activate()
+        elif (retry := self._settings["autostart_retry"]) and not self._halted.is_set():
+            self.get_logger().info(f"trying again in {retry:g} s")
+            steady = Clock(clock_type=ClockType.STEADY_TIME)
+            self._autostart_timer = self.create_timer(retry, self._autostart, clock=steady)
+
+    def _follow_demand(self) -> None:
+        """Subscribe to the camera while results are wanted, and only then."""
+        if self._worker is None:
+            return
+        wanted = not self._settings["lazy"] or self._results.wanted()
+        if wanted and self._camera is None:
+            self._monitor.resume()
+            self._camera = Camera(self, self._settings["image_transport"], self._mailbox, self._monitor)
+        elif not wanted and self._camera is not None:
+            self._camera.close()
+            self._camera = None
+
+    def _report(self) -> None:
+        parameters, worker, camera = self._settings, self._worker, self._camera
+        if self._calibrations is not None:
+            self._calibrations.follow_publishers()
+        if camera is not None:
+            camera.warn()
+        condition = diagnostics.Condition(
+            lifecycle=self._state(),
+            configure_problem=self._configure_problem,
+            demanded=camera is not None,
+            camera_problem=camera.problems() if camera else "",
+            remedy_for_loss=camera.remedy_for_loss if camera else "",
+            calibration_problem=worker.calibration_problem if worker and self._results.calibration_wanted() else "",
+            untrained=self._engine is not None and not self._engine.is_trained,
+            busy_for=worker.busy_for if worker else 0.0,
+            worker_alive=worker is None or worker.alive,
+            facts=self._facts(),
+        )
+        limits = diagnostics.Limits(
+            **{
+                name: parameters[f"diagnostics.{name}"]
+                for name in ("stale_warn", "stale_error", "latency_warn", "latency_error", "stall_error")
+            }
+        )
+        name = f"{self.get_fully_qualified_name()[1:]}: camera"
+        message = DiagnosticArray(status=[diagnostics.status(name, condition, self._monitor.snapshot(), limits)])
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(message)
+
+    def _facts(self) -> dict[str, str]:
+        facts = {"camera topic": self._image_topic(), "calibration topic": camera_info_topic(self)}
+        engine = self._engine
+        if engine is not None:
+            facts["weights"] = engine.weights_name
+            facts["network"] = engine.metadata.name
+            facts["device"] = str(engine.device)
+            facts["precision"] = str(engine.dtype).removeprefix("torch.")
+            facts["backend"] = engine.backend
+            if engine.device.type == "cuda":
+                facts["GPU"] = torch.cuda.get_device_name(engine.device)
+                facts["GPU memory (MiB)"] = f"{torch.cuda.memory_reserved(engine.device) / 2**20:.0f}"
+        return facts
+
+    def _image_topic(self) -> str:
+        return image_topic(self, self._settings["image_transport"])
+
+    def destroy_node(self) -> None:
+        """Destroy what belongs to the node; nothing is logged through it any more.
+
+        rclpy leaves the state machine, which would keep the node known to others for 20 s after the process has ended.
+        """
+        self._routed_logs.close()
+        super().destroy_node()
+        self._state_machine.destroy_when_not_in_use()
+
+    def _state(self) -> str:
+        return self._state_machine.current_state[1]
