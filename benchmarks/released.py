@@ -70,13 +70,13 @@ class ReleasedEngine:
         logits = self.network(network_input)
         self._finish()
         inferred = time.perf_counter()
-        mask = F.interpolate(logits.foreground.sigmoid(), size, mode="bilinear") > 0.5
+        objects = F.interpolate(logits.foreground.sigmoid(), size, mode="bilinear")[:, 0]
         probabilities = F.interpolate(logits.background.softmax(1), size, mode="bilinear")
         confidence, classes = probabilities.max(1)
-        maps = (mask[:, 0], classes, 255 * confidence)
-        foreground, background, certainty = (tensor.to(torch.uint8).cpu().numpy() for tensor in maps)
+        maps = (objects > 0.5, classes, 255 * confidence, 255 * objects)
+        planes = [tensor.to(torch.uint8).cpu().numpy() for tensor in maps]
         timing = Timing(preprocessed - began, inferred - preprocessed, time.perf_counter() - inferred)
-        return [Scene(f, b, c, timing) for f, b, c in zip(foreground, background, certainty, strict=True)]
+        return [Scene(*of_image, timing) for of_image in zip(*planes, strict=True)]
 
     def _finish(self) -> None:
         if self.device.type == "cuda":

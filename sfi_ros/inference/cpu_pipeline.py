@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sfi_ros.inference.decision import decide_on_host
 from sfi_ros.inference.probabilities import to_probabilities
 from sfi_ros.inference.scene import Scene, Timing
 from sfi_ros.network.outputs import SceneLogits
@@ -65,9 +65,9 @@ class CpuPipeline:
         inferred = time.perf_counter()
         size = (height, width) if at_input_size else small
         probabilities = [_as_bytes(to_probabilities(logits).numpy()) for logits in passes]
-        decided = [_decide(planes, size, threshold) for planes in itertools.chain(*probabilities)]
+        decided = [decide_on_host(planes, size, threshold) for planes in itertools.chain(*probabilities)]
         timing = Timing(preprocessed - began, inferred - preprocessed, time.perf_counter() - inferred)
-        return [Scene(*arrays, timing) for arrays in decided]
+        return [Scene(*planes, timing) for planes in decided]
 
 
 def _images_per_pass(images: Tensor) -> int:
@@ -80,27 +80,6 @@ def _as_tensor(image: np.ndarray) -> Tensor:
     if not (image.flags.c_contiguous and image.flags.writeable):  # PyTorch shares memory with neither
         image = image.copy()
     return torch.from_numpy(image[None]).permute(0, 3, 1, 2)
-
-
-def _decide(planes: np.ndarray, size: tuple[int, int], threshold: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Probabilities (4, h, w) uint8 -> foreground, class and confidence, each of `size`, uint8.
-
-    Probabilities, not classes, are resized, so that borders are smooth; as bytes, they resize several times faster
-    than as floats. Every plane is decided on by itself: NumPy has no fast argmax over three.
-    """
-    if planes.shape[1:] != size:
-        enlarged = np.empty((len(planes), *size), np.uint8)  # OpenCV's own memory is new to the process every time
-        for plane, out in zip(planes, enlarged, strict=True):
-            cv2.resize(plane, size[::-1], dst=out)
-        planes = enlarged
-    objects, road, sidewalk, other = planes
-    best_of_two = np.maximum(road, sidewalk)
-    is_sidewalk = (sidewalk > road).view(np.uint8)
-    is_other = (other > best_of_two).view(np.uint8)
-    classes = np.maximum(is_sidewalk, 2 * is_other, out=is_sidewalk)
-    confidence = np.maximum(best_of_two, other, out=best_of_two)
-    foreground = objects > math.floor(255 * threshold)  # of whole numbers: a comparison with a float is slow
-    return foreground.view(np.uint8), classes, confidence
 
 
 def _as_bytes(probabilities: np.ndarray) -> np.ndarray:

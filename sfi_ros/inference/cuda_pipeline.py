@@ -20,9 +20,9 @@ from typing import Final
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from sfi_ros.inference.decision import decide_on_device
 from sfi_ros.inference.probabilities import to_probabilities
 from sfi_ros.inference.scene import Scene, Timing
 from sfi_ros.network.outputs import SceneLogits
@@ -42,7 +42,7 @@ _CAPTURING: Final = threading.Lock()
 logger = logging.getLogger(__name__)
 
 
-def decide(
+def infer_on_device(
     images: Tensor, threshold: Tensor, network: Callable[[Tensor], SceneLogits], input_height: int, at_input_size: bool
 ) -> Tensor:
     """All that the GPU does with a batch, on tensors of any device; never looks at a value on the host.
@@ -55,17 +55,12 @@ def decide(
         at_input_size: whether the result has the images' size, else the network's.
 
     Returns:
-        (N, 3, *size) uint8: foreground 0 or 1, class, and confidence 0..255.
+        (N, 4, *size) uint8, see `decision.decide_on_device`.
     """
     height, width = images.shape[1:3]
-    resized = resize_images(images.permute(0, 3, 1, 2), network_size(height, width, input_height))
-    probabilities = to_probabilities(network(resized))
-    if at_input_size and probabilities.shape[-2:] != (height, width):
-        probabilities = F.interpolate(probabilities, size=(height, width), mode="bilinear", align_corners=False)
-    confidence, classes = probabilities[:, 1:].max(1)
-    objects = probabilities[:, 0] > threshold
-    planes = (objects, classes, (confidence * 255).round_())
-    return torch.stack([plane.to(torch.uint8) for plane in planes], 1)
+    small = network_size(height, width, input_height)
+    probabilities = to_probabilities(network(resize_images(images.permute(0, 3, 1, 2), small)))
+    return decide_on_device(probabilities, (height, width) if at_input_size else small, threshold)
 
 
 class CudaPipeline:
@@ -115,7 +110,7 @@ class CudaPipeline:
         waited = time.perf_counter()
         # Upload, network and download are one launch: only their sum can be told from here.
         timing = Timing(download.uploaded - download.began, waited - download.uploaded, 0.0)
-        scenes[download.number] = [Scene(planes[0], planes[1], planes[2], timing) for planes in results]
+        scenes[download.number] = [Scene(*planes, timing) for planes in results]
 
     def _graph_for(self, images: Sequence[np.ndarray], input_height: int, at_input_size: bool) -> _Graph:
         key = (len(images), *images[0].shape[:2], input_height, at_input_size)
@@ -129,7 +124,7 @@ class CudaPipeline:
 
     def _captured(self, shape: tuple[int, ...], input_height: int, at_input_size: bool) -> _Graph:
         def compute(batch: Tensor, threshold: Tensor) -> Tensor:
-            return decide(batch, threshold, self._network, input_height, at_input_size)
+            return infer_on_device(batch, threshold, self._network, input_height, at_input_size)
 
         try:
             return _Graph(shape, compute, self._device)
@@ -186,7 +181,7 @@ class _Graph:
             self._download.copy_(self._result, non_blocking=True)
 
     def wait(self) -> np.ndarray:
-        """(N, 3, *size) uint8: the results of what was started last."""
+        """(N, 4, *size) uint8: the results of what was started last."""
         self._stream.synchronize()
         return self._download.numpy()
 

@@ -35,12 +35,14 @@ class Scene:
         foreground: (H, W) uint8, 1 = movable object.
         background: (H, W) uint8 index into `sfi_ros.classes.BACKGROUND_CLASSES`, also behind objects.
         confidence: (H, W) uint8, probability of that class, 255 = 1.
+        foreground_probability: (H, W) uint8, probability of being a movable object, 255 = 1.
         timing: what the call took.
     """
 
     foreground: np.ndarray
     background: np.ndarray
     confidence: np.ndarray
+    foreground_probability: np.ndarray
     timing: Timing
 
     @property

@@ -14,10 +14,10 @@ from sensor_msgs.msg import Image
 
 from sfi_ros.frames.encodings import view
 from sfi_ros.inference import Scene, Timing
+from sfi_ros.outputs import SCENE_OUTPUTS, scene_of
 from sfi_ros.ros.image_messages import rgb_of
 from sfi_ros.ros.stamps import nanoseconds
 
-_RESULTS = ("foreground_mask", "background", "background_confidence")
 _NO_TIMING = Timing(0.0, 0.0, 0.0)  # the node tells its times in diagnostics
 
 
@@ -66,8 +66,8 @@ class SceneListener(Node):
         self._newest = self._newest_done = -1
         deep = QoSProfile(depth=20)  # reliable: the recorder shall see every image, although the node need not
         self.create_subscription(Image, camera, self._image, deep)
-        for result in _RESULTS:
-            self.create_subscription(Image, f"{results}/{result}", partial(self._result, result), deep)
+        for output in SCENE_OUTPUTS:
+            self.create_subscription(Image, f"{results}/{output.name}", partial(self._result, output.name), deep)
         self.create_subscription(DiagnosticArray, "/diagnostics", self._diagnostics, 10)
 
     @property
@@ -95,15 +95,9 @@ class SceneListener(Node):
 
     def _hand_over(self, stamp: int) -> None:
         waiting = self._pending[stamp]
-        if waiting.number < 0 or len(waiting.parts) < len(_RESULTS):
+        if waiting.number < 0 or len(waiting.parts) < len(SCENE_OUTPUTS):
             return
-        parts = waiting.parts
-        scene = Scene(
-            (parts["foreground_mask"] > 0).astype(np.uint8),
-            parts["background"],
-            parts["background_confidence"],
-            _NO_TIMING,
-        )
+        scene = scene_of(waiting.parts, _NO_TIMING)
         latency = (waiting.arrived - stamp) * 1e-9
         self.complete.put(Recorded(waiting.number, waiting.image, scene, latency))
         self.frames_out += 1

@@ -12,6 +12,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from sfi_ros.frames.encodings import used_bits
 from sfi_ros.geometry.calibration import Calibration, CalibrationError
 from sfi_ros.inference import InferenceEngine
+from sfi_ros.outputs import SceneView
 from sfi_ros.ros.calibrations import Calibrations
 from sfi_ros.ros.camera import Arrival
 from sfi_ros.ros.image_messages import ImageError, rgb_of
@@ -125,11 +126,9 @@ class Worker:
             return
         height, width = scene.foreground.shape
         self._results.publish(
-            scene,
-            image,
+            SceneView(scene, image, parameters["overlay_alpha"]),
             arrival.message.header,
             self._calibration(arrival.stamp, image, (width, height)),
-            parameters["overlay_alpha"],
             time.monotonic() - arrival.at,
         )
         stages = {

@@ -15,7 +15,7 @@ from sfi_ros.inference import DEFAULT_WEIGHTS, InferenceEngine
 from sfi_ros.inference.backends import open_model
 from sfi_ros.inference.camera_network import CameraNetwork
 from sfi_ros.inference.compiled_network import KEPT_SIZES, CompiledNetwork
-from sfi_ros.inference.cuda_pipeline import KEPT_GRAPHS, copy_to_pinned, cudnn_tries_its_algorithms, decide
+from sfi_ros.inference.cuda_pipeline import KEPT_GRAPHS, copy_to_pinned, cudnn_tries_its_algorithms, infer_on_device
 from sfi_ros.inference.fused_network import (
     OneDnnConv,
     OneDnnPointwise,
@@ -125,11 +125,13 @@ def test_what_the_gpu_computes_equals_the_cpu_pipeline(street):
     for output_size in ("input", "network"):
         engine.output_size = output_size
         scene = engine(image.numpy())
-        planes = decide(image[None], torch.tensor(0.5), network, 64, output_size == "input")[0].numpy()
+        planes = infer_on_device(image[None], torch.tensor(0.5), network, 64, output_size == "input")[0].numpy()
         assert len(np.unique(scene.background)) == 3
         assert (planes[0] == scene.foreground).mean() > 0.98
         assert (planes[1] == scene.background).mean() > 0.98
         assert np.abs(planes[2].astype(int) - scene.confidence).mean() < 3
+        assert np.abs(planes[3].astype(int) - scene.foreground_probability).mean() < 3
+        assert np.array_equal(scene.foreground_probability > 127, scene.foreground > 0)
 
 
 class Tiny(torch.nn.Module):

@@ -12,11 +12,12 @@ import yaml
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed (pip install sfi_ros[ros])")
 
+from sfi_ros.outputs import OUTPUTS
 from sfi_ros.ros.dds import PROFILE
 from sfi_ros.ros.parameters import SETTINGS, Change
 
 ROOT = Path(__file__).resolve().parents[2]
-RESULT_TOPICS = ("foreground_mask", "background", "background_confidence", "background_color", "overlay", "camera_info")
+RESULT_TOPICS = (*(output.name for output in OUTPUTS), "camera_info")
 
 
 def declared(path: Path) -> dict[str, dict[str, ast.expr]]:

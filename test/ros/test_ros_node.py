@@ -20,13 +20,14 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from sfi_ros.frames.encodings import view
 from sfi_ros.geometry.calibration import Calibration, camera_matrix
 from sfi_ros.inference import InferenceEngine
+from sfi_ros.outputs import OUTPUTS
 from sfi_ros.ros.camera_info import camera_info_message
 from sfi_ros.ros.image_messages import image_message
 from sfi_ros.synthetic import SyntheticStreet
 from sfi_ros.visualization import colorize, overlay
 
 pytestmark = pytest.mark.timeout(1200)
-IMAGE_RESULTS = ("foreground_mask", "background", "background_confidence", "background_color", "overlay")
+IMAGE_RESULTS = tuple(output.name for output in OUTPUTS)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +79,10 @@ def test_every_topic_carries_what_the_engine_says(probe, camera, picture, weight
         "background_confidence": scene.confidence,
         "background_color": colorize(scene.background),
         "overlay": overlay(picture, scene.foreground, scene.background),
+        "foreground_probability": scene.foreground_probability,
+        "background_evidence": scene.background + 3 * scene.foreground,
     }
+    assert set(expected) == set(IMAGE_RESULTS)
     inboxes = [probe.listen(f"/inpaint/{name}") for name in IMAGE_RESULTS]
     camera.connect(*inboxes)
     stamp = camera.show(picture)
