@@ -11,9 +11,10 @@ LIMIT ?=
 BENCH ?= out/bench
 COMPARE ?=
 UPGRADE ?=
-EXTRAS := ros,training,export,dev
+TESTED := ros,training,export,test
+EXTRAS := $(TESTED),lint
 
-.PHONY: setup demo test lint format bench constraints clean
+.PHONY: setup demo test test-lowest lint format bench constraints clean
 
 setup: $(STAMP)
 
@@ -52,13 +53,17 @@ bench: setup
 
 # Pins what a changed pyproject.toml asks for and leaves other pins alone; UPGRADE=1 takes the newest of everything.
 UV := build/uv/bin/uv
-compile = UV_CUSTOM_COMPILE_COMMAND='make constraints' $(UV) pip compile -q pyproject.toml --all-extras --no-annotate
+compile = UV_CUSTOM_COMPILE_COMMAND='make constraints' $(UV) pip compile --quiet --no-annotate pyproject.toml
 
 constraints: | $(UV)
-	$(compile) --universal --python-version 3.10 $(if $(UPGRADE),--upgrade) -o constraints.txt
+	$(compile) --all-extras --universal --python-version 3.10 $(if $(UPGRADE),--upgrade) -o constraints.txt
 	rm -f constraints-lowest.txt
-	$(compile) --resolution lowest-direct --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
-		-o constraints-lowest.txt
+	$(compile) --extra $(TESTED) --resolution lowest-direct --python-version 3.11 \
+		--python-platform x86_64-manylinux_2_28 -o constraints-lowest.txt
+
+# The tests with the lowest versions that pyproject.toml allows, in an environment of its own.
+test-lowest:
+	$(MAKE) test VENV=build/lowest CONSTRAINTS=constraints-lowest.txt EXTRAS=$(TESTED) PYTHON=python3.11
 
 $(UV):
 	$(PYTHON) -m pip install -qq --target build/uv uv

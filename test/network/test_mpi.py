@@ -276,7 +276,7 @@ def test_compiled_training_step_has_the_same_gradient():
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*torch.jit:FutureWarning")
 def test_exports_to_plain_tensor_operations():
     features, mask = example()
-    exported = torch.export.export(Inpaint(), (features, mask))
+    exported = torch.export.export(Inpaint(), (features, mask), strict=False)  # as torch.onnx does, on PyTorch 2.6, too
     assert our_operators(exported.graph) == 0
     traced = torch.jit.trace(Inpaint(), (features, mask), check_trace=False)
     assert not any(node.kind().startswith("sfi_ros") for node in traced.inlined_graph.nodes())
