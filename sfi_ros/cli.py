@@ -31,7 +31,7 @@ from rich.table import Table
 from sfi_ros import __version__
 from sfi_ros.export.exporter import MAX_SIDE, export_onnx, export_program
 from sfi_ros.frames.sources import UNSEEN_SEED, Frame, ImageSource, Source, Unreadable, open_source
-from sfi_ros.inference import BACKENDS, DefaultWeightsMissing, InferenceEngine
+from sfi_ros.inference import DefaultWeightsMissing, InferenceEngine
 from sfi_ros.inference.onnx_network import read_exported
 from sfi_ros.inference.processor import available_cores
 from sfi_ros.network import checkpoint
@@ -39,6 +39,7 @@ from sfi_ros.offline.bags import BagSource, infer_bag, is_bag
 from sfi_ros.offline.prefetch import READ_AHEAD, ahead
 from sfi_ros.offline.recorder import Recorder
 from sfi_ros.offline.sharding import Shard, SharedFolder, device_of_process, output_folders
+from sfi_ros.options import BACKENDS
 
 INTERRUPTED = 130  # the shell's number for a run that Ctrl-C ended
 MOST_ENCODERS = 8  # threads

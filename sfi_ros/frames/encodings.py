@@ -15,10 +15,7 @@ import numpy as np
 
 from sfi_ros.errors import ImageError
 from sfi_ros.frames.decoding import decode_photo
-from sfi_ros.frames.limits import MAX_MEGAPIXELS, check_size
-
-MAX_SIGNIFICANT_BITS: Final = 16
-"""Of a value in a 16-bit image; see `to_rgb`."""
+from sfi_ros.frames.limits import MAX_MEGAPIXELS, MAX_SIGNIFICANT_BITS, check_size
 
 
 @dataclass(frozen=True)

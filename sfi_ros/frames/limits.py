@@ -1,4 +1,4 @@
-"""How large an image may be."""
+"""How large an image and its values may be."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ MAX_MEGAPIXELS: Final = 24.0
 """Default limit of images that come as messages; an 8k picture has 33."""
 FILE_MEGAPIXELS: Final = 100.0
 """Default limit of images that are files: photos of large cameras, but not what a damaged header announces."""
+MAX_SIGNIFICANT_BITS: Final = 16
+"""Of a value in a 16-bit image; see `encodings.to_rgb`."""
 
 
 def check_size(width: int, height: int, what: str, max_megapixels: float) -> None:

@@ -23,8 +23,7 @@ from sfi_ros.inference.processor import available_cores
 from sfi_ros.inference.scene import Scene
 from sfi_ros.inference.weights import load_weights
 from sfi_ros.network.checkpoint import Metadata
-
-BACKENDS: Final = ("auto", "pytorch", "compile", "onnxruntime", "tensorrt")
+from sfi_ros.options import BACKENDS
 
 _FOR_ONNX: Final = ("onnxruntime", "tensorrt")
 

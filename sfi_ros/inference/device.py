@@ -7,12 +7,13 @@ from typing import Final
 
 import torch
 
+from sfi_ros import options
 from sfi_ros.errors import OptionError, UnavailableError
 from sfi_ros.inference import processor
 
 logger = logging.getLogger(__name__)
 
-PRECISIONS: Final = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+PRECISIONS: Final = {name: getattr(torch, name) for name in options.PRECISIONS if name != "auto"}
 _NEEDED_ON_A_CPU: Final = {
     "float16": "it needs a CUDA device",
     "bfloat16": "it needs AVX-512, or on ARM the BF16 instructions, and a PyTorch built with oneDNN",

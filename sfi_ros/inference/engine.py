@@ -15,6 +15,7 @@ from sfi_ros.inference.backends import Model, open_model
 from sfi_ros.inference.images import check_image
 from sfi_ros.inference.scene import Scene
 from sfi_ros.inference.weights import DefaultWeightsMissing
+from sfi_ros.options import OUTPUT_SIZES
 
 OutputSize = Literal["input", "network"]
 
@@ -53,7 +54,7 @@ class InferenceEngine:
         output_size: OutputSize = "input",
         foreground_threshold: float = 0.5,
     ):
-        if output_size not in ("input", "network"):
+        if output_size not in OUTPUT_SIZES:
             raise OptionError(f"output_size must be 'input' or 'network'; got {output_size!r}")
         if not 0.0 < foreground_threshold < 1.0:
             raise OptionError(f"foreground_threshold must be between 0 and 1; got {foreground_threshold}")

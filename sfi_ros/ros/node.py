@@ -49,7 +49,7 @@ _LAST_RESULTS = 0.3  # seconds that publishing may still take when the process e
 
 
 class InpaintNode(LifecycleNode):
-    """See the module; parameters are listed in `parameters.SETTINGS`, topics in docs/node.md.
+    """See the module; parameters are listed in `settings.SETTINGS`, topics in docs/node.md.
 
     Raises:
         ValueError: a parameter was given a value that is not acceptable.

@@ -14,7 +14,7 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed (pip install sfi_ros
 
 from sfi_ros.outputs import OUTPUTS
 from sfi_ros.ros.dds import PROFILE
-from sfi_ros.ros.parameters import SETTINGS, Change
+from sfi_ros.ros.settings import SETTINGS, Change
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULT_TOPICS = (*(output.name for output in OUTPUTS), "camera_info")

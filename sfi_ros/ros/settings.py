@@ -1,0 +1,145 @@
+"""The node's parameters: one table from which they are declared, validated and documented.
+
+Launch files read it, too, in a Python that may have neither PyTorch nor OpenCV.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final
+
+from sfi_ros.frames.limits import MAX_SIGNIFICANT_BITS
+from sfi_ros.options import BACKENDS, DEVICE_PATTERN, OUTPUT_SIZES, PRECISIONS
+
+
+class Change(Enum):
+    """When a parameter may be changed."""
+
+    NEVER = "at start only"
+    UNCONFIGURED = "while unconfigured"
+    ALWAYS = "at any time"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One parameter.
+
+    Attributes:
+        name, default: of the parameter; the default gives the type.
+        description: for people, with the unit.
+        change: when it may be changed.
+        range: smallest and largest value of a number.
+        choices: accepted values of a string.
+        pattern: what a string must match as a whole; `description` says it in words.
+    """
+
+    name: str
+    default: Any
+    description: str
+    change: Change = Change.ALWAYS
+    range: tuple[float, float] | None = None
+    choices: tuple[str, ...] = ()
+    pattern: str = ""
+
+    def problem(self, value: Any) -> str | None:
+        """Why `value` is not acceptable, or None."""
+        if self.choices and value not in self.choices:
+            return f"{self.name} is {value!r}; accepted are {', '.join(map(repr, self.choices))}"
+        if self.pattern and not re.fullmatch(self.pattern, value):
+            return f"{self.name} is {value!r}; it is {self.description}"
+        if self.range is not None:
+            low, high = self.range
+            if not math.isfinite(value) or not low <= value <= high:
+                return f"{self.name} is {value}; accepted is {low:g} to {high:g}"
+        return None
+
+
+SETTINGS: Final = (
+    Setting(
+        "weights",
+        "",
+        "checkpoint (.safetensors) or exported network (.onnx) to run; empty for the one that ships with the package",
+        Change.UNCONFIGURED,
+    ),
+    Setting(
+        "device",
+        "auto",
+        "where the network runs: auto, cpu, cuda or cuda:N",
+        Change.UNCONFIGURED,
+        pattern=DEVICE_PATTERN,
+    ),
+    Setting(
+        "precision",
+        "auto",
+        "numbers the network computes with",
+        Change.UNCONFIGURED,
+        choices=PRECISIONS,
+    ),
+    Setting(
+        "backend",
+        "auto",
+        "what computes the network; compile and a GPU's first image take their time",
+        Change.UNCONFIGURED,
+        choices=BACKENDS,
+    ),
+    Setting(
+        "input_height",
+        0,
+        "height in pixels at which the network runs; 0 for the height it was trained for",
+        Change.UNCONFIGURED,
+        range=(0, 4096),
+    ),
+    Setting(
+        "cpu_threads",
+        4,
+        "most CPU threads to compute with, of the cores that there are; 0 for all of them",
+        Change.UNCONFIGURED,
+        range=(0, 256),
+    ),
+    Setting(
+        "image_transport",
+        "raw",
+        "raw subscribes to `image` (sensor_msgs/Image), compressed to `image/compressed` (sensor_msgs/CompressedImage)",
+        Change.UNCONFIGURED,
+        choices=("raw", "compressed"),
+    ),
+    Setting(
+        "output_size",
+        "input",
+        "size of the published images: that of the camera's image or that of the network",
+        choices=OUTPUT_SIZES,
+    ),
+    Setting("foreground_threshold", 0.5, "probability above which a pixel is foreground", range=(0.0, 1.0)),
+    Setting("overlay_alpha", 0.5, "share of the class colour in ~/overlay", range=(0.0, 1.0)),
+    Setting("max_rate", 0.0, "most frames per second to infer; 0 for no limit", range=(0.0, 1000.0)),
+    Setting("lazy", True, "subscribe to the camera and infer only while somebody subscribes to a result"),
+    Setting(
+        "significant_bits",
+        MAX_SIGNIFICANT_BITS,
+        "bits that the values of 16-bit images really have, counted from the low end: 12 for a 12-bit camera that does "
+        "not shift its values up; the upper eight of them are used",
+        range=(8, MAX_SIGNIFICANT_BITS),
+    ),
+    Setting("max_megapixels", 24.0, "larger images are rejected", range=(0.01, 268.0)),
+    Setting("autostart", True, "configure and activate without a lifecycle manager", Change.NEVER),
+    Setting(
+        "autostart_retry",
+        5.0,
+        "seconds after which a failed autostart is tried again; 0 for never",
+        Change.NEVER,
+        range=(0.0, 3600.0),
+    ),
+    Setting("diagnostics.stale_warn", 1.0, "seconds without a frame until a warning", range=(0.0, 3600.0)),
+    Setting("diagnostics.stale_error", 5.0, "seconds without a frame until an error", range=(0.0, 3600.0)),
+    Setting("diagnostics.latency_warn", 0.3, "95th percentile of the latency in seconds: warning", range=(0.0, 3600.0)),
+    Setting("diagnostics.latency_error", 2.0, "95th percentile of the latency in seconds: error", range=(0.0, 3600.0)),
+    Setting(
+        "diagnostics.stall_error",
+        10.0,
+        "seconds that one frame may take until the worker counts as stalled",
+        range=(0.1, 3600.0),
+    ),
+)
