@@ -20,20 +20,25 @@ def write_bag(
     rate: float = 10.0,
     topics: tuple[str, ...] = ("/front/image_raw",),
     camera_info: dict[str, object] | None = None,
+    times: list[int] | None = None,
+    stamps: list[int] | None = None,
+    frame_id: str = "front",
 ) -> Path:
     """RGB images on each topic and, for /front, a calibration with a focal length of 123 pixels.
 
-    `camera_info` replaces fields of the calibration.
+    `camera_info` replaces fields of the calibration; `times` are the times of recording and `stamps` those in the
+    headers, in nanoseconds, instead of those of an even rate.
     """
+    times = times or [START + round(number * 1e9 / rate) for number in range(len(images))]
+    stamps = stamps or times
     types = STORE.types
     plugin = StoragePlugin.MCAP if storage == "mcap" else StoragePlugin.SQLITE3
     with Writer(path, version=9, storage_plugin=plugin) as writer:
         connections = {t: writer.add_connection(t, "sensor_msgs/msg/Image", typestore=STORE) for t in topics}
         infos = writer.add_connection("/front/camera_info", "sensor_msgs/msg/CameraInfo", typestore=STORE)
-        for number, image in enumerate(images):
-            at = START + round(number * 1e9 / rate)
-            stamp = types["builtin_interfaces/msg/Time"](sec=at // 10**9, nanosec=at % 10**9)
-            header = types["std_msgs/msg/Header"](stamp=stamp, frame_id="front")
+        for image, at, stamp in zip(images, times, stamps, strict=True):
+            time = types["builtin_interfaces/msg/Time"](sec=stamp // 10**9, nanosec=stamp % 10**9)
+            header = types["std_msgs/msg/Header"](stamp=time, frame_id=frame_id)
             height, width = image.shape[:2]
             message = types["sensor_msgs/msg/Image"](
                 header=header,

@@ -130,19 +130,26 @@ class Calibration:
 
     @classmethod
     def from_message(cls, message: Any) -> Calibration:
-        """Take the calibration out of a message with the fields of sensor_msgs/CameraInfo, of rclpy or of rosbags.
+        """Take the calibration out of a sensor_msgs/CameraInfo.
+
+        Args:
+            message: anything with its fields: of rclpy or of rosbags, also in the spelling of ROS 1 (K, not k).
 
         Raises:
             CalibrationError: see the class.
         """
+        d, k, r, p = (
+            _numbers(getattr(message, name if hasattr(message, name) else name.upper()))
+            for name in ("d", "k", "r", "p")
+        )
         return cls(
             width=int(message.width),
             height=int(message.height),
             distortion_model=str(message.distortion_model),
-            d=_numbers(message.d),
-            k=_numbers(message.k),
-            r=_numbers(message.r),
-            p=_numbers(message.p),
+            d=d,
+            k=k,
+            r=r,
+            p=p,
             binning_x=int(message.binning_x),
             binning_y=int(message.binning_y),
             roi=RegionOfInterest(

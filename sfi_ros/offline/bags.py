@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 import cv2
 import numpy as np
 
-from sfi_ros.frames.encodings import ImageError, decode_compressed, to_rgb
+from sfi_ros.errors import ImageError
+from sfi_ros.frames.encodings import MAX_SIGNIFICANT_BITS, decode_compressed, to_rgb
 from sfi_ros.frames.sources import Frame, SourceError, Unreadable
 from sfi_ros.offline.prefetch import READ_AHEAD, ahead
 from sfi_ros.visualization import overlay
@@ -117,13 +118,20 @@ class BagSource:
                 yield at, reader.deserialize(data, connection.msgtype)
 
 
-def decode(message: Any) -> np.ndarray:
+def decode(message: Any, significant_bits: int = MAX_SIGNIFICANT_BITS) -> np.ndarray:
     """An image message of a bag as (H, W, 3) uint8 RGB that may be written to.
+
+    Args:
+        message: sensor_msgs/Image or CompressedImage.
+        significant_bits: of the values of 16-bit images; see `to_rgb`.
 
     Raises:
         ImageError: it cannot be decoded.
     """
-    image = decode_compressed(message) if hasattr(message, "format") else to_rgb(message)
+    if hasattr(message, "format"):
+        image = decode_compressed(message)
+    else:
+        image = to_rgb(message, significant_bits=significant_bits)
     return np.require(image, requirements="W")  # rosbags' arrays are read-only, which PyTorch does not like
 
 

@@ -97,6 +97,14 @@ def test_from_a_message():
     assert hash(calibration) == hash(Calibration.from_message(message()))
 
 
+def test_from_a_message_of_ros_1():
+    old = message()
+    for name in ("d", "k", "r", "p"):
+        setattr(old, name.upper(), getattr(old, name))
+        delattr(old, name)
+    assert Calibration.from_message(old) == Calibration.from_message(message())
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
+
 import cv2
 import numpy as np
 import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed (pip install sfi_ros[ros])")
 
-from ros_bags import write_bag
-from ros_harness import Probe, Process, wait_for
+from ros_bags import START, write_bag
+from ros_harness import Probe, Process, small_weights, wait_for
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from sfi_ros.frames.encodings import view
 from sfi_ros.ros.image_messages import rgb_of
+from sfi_ros.ros.stamps import nanoseconds
 from sfi_ros.ros.stopping import REFUSED
 from sfi_ros.synthetic import SyntheticStreet
 
 pytestmark = pytest.mark.timeout(1200)
+SECOND = 10**9
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +122,66 @@ def test_a_bag_with_its_calibration(probe, tmp_path, pictures, storage):
     np.testing.assert_array_equal(view(images[3]), pictures[3])
     assert infos[0].k[0] == pytest.approx(123.0)
     assert infos[0].distortion_model == "plumb_bob"
-    assert "at 20 frames/s" in log
+    assert "at 20 frames/s, as recorded, on /image" in log
+    assert {message.header.frame_id for message in (*images, *infos)} == {"front"}
+
+
+@pytest.mark.parametrize(
+    ("recorded", "arguments", "expected"), [("", (), "camera"), ("front", ("frame_id:=mine",), "mine")]
+)
+def test_the_frame_of_a_bag(probe, tmp_path, pictures, recorded, arguments, expected):
+    bag = write_bag(tmp_path / "bag", pictures[:2], rate=20.0, frame_id=recorded)
+    images, infos, _ = play(probe, tmp_path, f"source:={bag}", *arguments)
+    assert {message.header.frame_id for message in (*images, *infos)} == {expected}
+
+
+def test_the_gaps_of_a_bag(probe, tmp_path, pictures):
+    times = [START, START + 2 * SECOND, START + 2 * SECOND + 1, START + 2 * SECOND + 2]
+    bag = write_bag(tmp_path / "bag", pictures, times=times)
+    images, _, _ = play(probe, tmp_path, f"source:={bag}")
+    published = [nanoseconds(image.header.stamp) for image in images]
+    assert published[1] - published[0] > 1.5 * SECOND  # a mean gap would be 0.67 s
+
+
+def test_the_original_stamps_with_the_clock_of_the_recording(probe, tmp_path, pictures):
+    """Two rounds: the clock runs with the images, and jumps back between the rounds."""
+    times = [START, START + SECOND // 2, START + SECOND // 2 + 1, START + SECOND]
+    stamps = [at - 30_000_000 for at in times]
+    bag = write_bag(tmp_path / "bag", pictures, times=times, stamps=stamps)
+    with probe.listen("/clock", Clock) as clocks:
+        images, infos, _ = play(
+            probe, tmp_path, f"source:={bag}", "stamps:=original", "publish_clock:=true", "loop:=true", "limit:=8"
+        )
+        told = [nanoseconds(message.clock) for message in list(clocks.messages)]
+    assert [nanoseconds(image.header.stamp) for image in images] == stamps * 2
+    assert [nanoseconds(info.header.stamp) for info in infos] == stamps * 2
+    assert set(times) <= set(told)
+    assert times[0] <= min(told)
+    assert max(told) <= times[-1]
+    assert any(times[0] < at < times[1] for at in told)  # also between two images
+    assert sum(after < before for before, after in itertools.pairwise(told)) == 1
+
+
+def test_a_node_with_sim_time_follows_a_bag_that_loops(probe, tmp_path, pictures):
+    weights = small_weights(tmp_path / "small.safetensors")
+    bag = write_bag(tmp_path / "bag", pictures, rate=10.0)
+    arguments = ("-p", f"weights:={weights}", "-p", "device:=cpu", "-p", "lazy:=false", "-p", "use_sim_time:=true")
+    player = ("-p", f"source:={bag}", "-p", "stamps:=original", "-p", "publish_clock:=true", "-p", "loop:=true")
+    with (
+        Process("inpaint_node", *arguments, log=tmp_path / "node.log") as node,
+        probe.listen("/inpaint/foreground_mask") as masks,
+    ):
+        wait_for(lambda: "active" in node.log(), "activation")
+        with Process("camera_player", *player, log=tmp_path / "player.log"):
+            status = probe.await_status(
+                lambda s: int(s["time jumps"]) >= 2 and s["state"] == "active" and s["latency counted from"] == "stamp",
+                "a few rounds",
+            )
+            wait_for(lambda: masks.messages, "results")
+        recorded = {START + n * SECOND // 10 for n in range(4)}
+        assert {nanoseconds(mask.header.stamp) for mask in masks.messages} <= recorded
+        assert int(status["frames failed"]) == 0
+        assert "Traceback" not in node.log()
 
 
 CALIBRATION = """
@@ -187,6 +251,10 @@ def test_a_calibration_file_with_too_few_numbers_is_refused(tmp_path):
         ("image_transport:=theora", "accepted are 'raw' and 'compressed'"),
         ("rate:=fast", "rate"),
         ("rate:=-1.0", "rate"),
+        ("stamps:=theirs", "accepted are 'now' and 'original'"),
+        ("stamps:=original", "stamps:=original needs a bag"),
+        ("publish_clock:=true", "publish_clock needs stamps:=original"),
+        ("significant_bits:=17", "significant_bits"),
     ],
 )
 def test_what_cannot_be_played_is_named(tmp_path, argument, reason):
