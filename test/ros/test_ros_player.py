@@ -237,7 +237,7 @@ def test_a_calibration_file_with_too_few_numbers_is_refused(tmp_path):
     path = tmp_path / "camera.yaml"
     path.write_text(CALIBRATION.replace("47.5, 0.0, 0.0, 1.0]}\ndist", "47.5]}\ndist"))
     with Process("camera_player", "-p", f"calibration:={path}", log=tmp_path / "log") as player:
-        assert player.wait() == 1
+        assert player.wait() == REFUSED
         assert f"{path} is not a calibration" in player.log()
         assert "K has 6 numbers instead of 9" in player.log()
         assert "Traceback" not in player.log()
