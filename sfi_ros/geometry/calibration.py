@@ -7,7 +7,7 @@ numbers, so an image of width w reaches from -0.5 to w - 0.5.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +25,7 @@ _COEFFICIENTS: Final = {
 }
 _IDENTITY: Final = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 _LARGEST_FILE: Final = 2**20  # bytes; a calibration has one or two thousand
+_MOST_NUMBERS: Final = 100  # in a matrix or list of coefficients
 _LARGEST_NUMBER: Final = 2**32 - 1  # of pixels, in CameraInfo
 
 
@@ -101,7 +102,9 @@ class Calibration:
         """
         matrix = np.asarray(camera_matrix, dtype=np.float64)
         projection = np.hstack([matrix, np.zeros((3, 1))])
-        return cls(width, height, "plumb_bob", (0.0,) * 5, _numbers(matrix.flat), _IDENTITY, _numbers(projection.flat))
+        return cls(
+            width, height, "plumb_bob", (0.0,) * 5, _numbers(matrix.ravel()), _IDENTITY, _numbers(projection.ravel())
+        )
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> Calibration:
@@ -207,8 +210,8 @@ class Calibration:
             self,
             width=size[0],
             height=size[1],
-            k=_numbers((resizing @ self.camera_matrix).flat),
-            p=_numbers((resizing @ self.projection_matrix).flat),
+            k=_numbers((resizing @ self.camera_matrix).ravel()),
+            p=_numbers((resizing @ self.projection_matrix).ravel()),
             binning_x=0,
             binning_y=0,
             roi=RegionOfInterest(do_rectify=roi.do_rectify),
@@ -264,5 +267,7 @@ def _whole(value: Any) -> int:
     return int(number)
 
 
-def _numbers(values: Iterable[Any]) -> tuple[float, ...]:
+def _numbers(values: Collection[Any]) -> tuple[float, ...]:
+    if len(values) > _MOST_NUMBERS:
+        raise CalibrationError(f"it has a list of {len(values)} numbers; no camera model has more than {_MOST_NUMBERS}")
     return tuple(float(value) for value in values)

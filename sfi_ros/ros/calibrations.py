@@ -11,7 +11,7 @@ from rclpy.qos import DurabilityPolicy
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo
 
-from sfi_ros.geometry.calibration import Calibration
+from sfi_ros.geometry.calibration import Calibration, CalibrationError
 from sfi_ros.ros.qos import camera_qos, latched_qos, overridable
 from sfi_ros.ros.stamps import nanoseconds
 from sfi_ros.ros.topics import camera_info_topic
@@ -21,7 +21,7 @@ _NEAR: Final = 10**9  # nanoseconds that the stamps of one camera's image and ca
 
 
 class Calibrations:
-    """Subscribes to a camera's calibration and keeps the newest messages.
+    """Subscribes to a camera's calibration and keeps the newest.
 
     Most cameras publish one with the stamp of each image, others one for all images when they start: once (latched or
     not) or now and then. So the subscription lasts as long as the node is active, also while nobody wants images.
@@ -37,7 +37,7 @@ class Calibrations:
         self._node = node
         self.topic = camera_info_topic(node)
         self._lock = threading.Lock()
-        self._newest_first: deque[tuple[int, CameraInfo]] = deque(maxlen=_KEPT)
+        self._newest_first: deque[tuple[int, Calibration | str]] = deque(maxlen=_KEPT)  # or a problem
         self._latched: Subscription | None = None
         self._subscription = node.create_subscription(
             CameraInfo, self.topic, self._receive, camera_qos(depth=10), qos_overriding_options=overridable()
@@ -81,8 +81,16 @@ class Calibrations:
             return None
         nearest_stamp, nearest = min(received, key=lambda one: abs(one[0] - stamp))  # of several, the newest
         _, newest = received[0]
-        return Calibration.from_message(nearest if abs(nearest_stamp - stamp) <= _NEAR else newest)
+        calibration = nearest if abs(nearest_stamp - stamp) <= _NEAR else newest
+        if isinstance(calibration, str):
+            raise CalibrationError(calibration)
+        return calibration
 
     def _receive(self, message: CameraInfo) -> None:
+        calibration: Calibration | str
+        try:
+            calibration = Calibration.from_message(message)
+        except CalibrationError as error:  # told only if an image needs it
+            calibration = str(error)
         with self._lock:
-            self._newest_first.appendleft((nanoseconds(message.header.stamp), message))
+            self._newest_first.appendleft((nanoseconds(message.header.stamp), calibration))

@@ -90,7 +90,8 @@ class CameraPlayer(Node):
         self._steps = (rounds if loop else steps)(self._source, rate, significant_bits)
         self._playing: Step | None = None  # what was played last
         self._played_at = 0.0  # when that was
-        self._upcoming = next(self._steps, None)
+        self._broke_off = False
+        self._upcoming = self._read()
         self._due: float | None = None  # when the upcoming step is to be played, None before the first
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._timer = self.create_timer(_PATIENCE, self._next, clock=steady)
@@ -103,8 +104,8 @@ class CameraPlayer(Node):
         )
 
     def exit_status(self) -> int:
-        """1 if the source has ended without a readable frame, else 0."""
-        return int(self.finished and not self.published)
+        """1 if the source could not be read to its end or gave no frame that can be read, else 0."""
+        return int(self.finished and (self._broke_off or not self.published))
 
     def _next(self) -> None:
         """Play the upcoming step, read the one after it and wait until that is due."""
@@ -117,7 +118,7 @@ class CameraPlayer(Node):
         step = self._upcoming
         if step is not None:
             self._play(step)
-            self._upcoming = next(self._steps, None)
+            self._upcoming = self._read()
         if self._upcoming is None or self.published == self._limit > 0:
             self._finish()
             return
@@ -128,6 +129,14 @@ class CameraPlayer(Node):
             self.get_logger().info(f"the next image comes in {self._due - now:.0f} s, as recorded; see rate")
         self._timer.timer_period_ns = max(round((self._due - now) * 1e9), 1)
         self._timer.reset()
+
+    def _read(self) -> Step | None:
+        try:
+            return next(self._steps, None)
+        except Exception as error:  # a disk that is gone, or whatever a damaged file makes its reader raise
+            self._broke_off = True
+            self.get_logger().error(f"the source cannot be read any further: {type(error).__name__}: {error}")
+            return None
 
     def _finish(self) -> None:
         for publisher in (self._images, self._infos):  # reliable subscribers shall receive the last ones, too

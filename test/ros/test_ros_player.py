@@ -10,15 +10,20 @@ import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed (pip install sfi_ros[ros])")
 
+from rcl_interfaces.msg import Log
 from ros_bags import START, write_bag
 from ros_harness import Probe, Process, small_weights, wait_for
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from sfi_ros.frames.encodings import view
+from sfi_ros.frames.sources import Frame
+from sfi_ros.ros import player as player_module
 from sfi_ros.ros.image_messages import rgb_of
+from sfi_ros.ros.spinning import spun_by_a_thread
 from sfi_ros.ros.stamps import nanoseconds
 from sfi_ros.ros.stopping import REFUSED
+from sfi_ros.ros.timeline import Step
 from sfi_ros.synthetic import SyntheticStreet
 
 pytestmark = pytest.mark.timeout(1200)
@@ -241,6 +246,24 @@ def test_a_calibration_file_with_too_few_numbers_is_refused(tmp_path):
         assert f"{path} is not a calibration" in player.log()
         assert "K has 6 numbers instead of 9" in player.log()
         assert "Traceback" not in player.log()
+
+
+def test_a_source_that_breaks_off_is_named(probe, monkeypatch, pictures):
+    """A disk that is pulled out, say: what was read is played, and the exit status tells."""
+
+    def breaking(*_):
+        yield Step(0.01, Frame("0", pictures[0]))
+        yield Step(0.01, Frame("1", pictures[1]))
+        raise OSError("input/output error")
+
+    monkeypatch.setattr(player_module, "steps", breaking)
+    with probe.listen("/rosout", Log) as log:
+        node = player_module.CameraPlayer()
+        with spun_by_a_thread(node):
+            wait_for(lambda: node.finished, "the end")
+            assert (node.published, node.exit_status()) == (2, 1)
+            expected = "the source cannot be read any further: OSError: input/output error"
+            wait_for(lambda: expected in [message.msg for message in list(log.messages)], "the reason")
 
 
 @pytest.mark.parametrize(
