@@ -35,6 +35,7 @@ from sfi_ros.inference import DefaultWeightsMissing, InferenceEngine
 from sfi_ros.inference.onnx_network import read_exported
 from sfi_ros.inference.processor import available_cores
 from sfi_ros.network import checkpoint
+from sfi_ros.network.released import import_released
 from sfi_ros.offline.bags import BagSource, infer_bag, is_bag
 from sfi_ros.offline.prefetch import READ_AHEAD, ahead
 from sfi_ros.offline.recorder import Recorder
@@ -380,7 +381,7 @@ def _facts(weights: Path) -> dict[str, Any]:
 
 
 def _convert(arguments: argparse.Namespace) -> int:
-    network = checkpoint.import_released(arguments.released, arguments.name)
+    network = import_released(arguments.released, arguments.name)
     checkpoint.save(
         arguments.output,
         network,

@@ -37,3 +37,11 @@ class MissingFileError(SfiError, FileNotFoundError):
 
 class ImageError(SfiError, ValueError):
     """An image that cannot be decoded or processed; the message names what is wrong with it."""
+
+
+def shown(value: object) -> str:
+    """A value from outside as it may stand in a message: short, on one line, printable."""
+    if not isinstance(value, str):
+        value = repr(value)
+    printable = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in value[:200])
+    return printable if len(value) <= 200 else f"{printable}..."

@@ -12,3 +12,4 @@ DEVICE_PATTERN: Final = r"auto|cpu|cuda(:\d+)?"
 PRECISIONS: Final = ("auto", "float32", "float16", "bfloat16")
 BACKENDS: Final = ("auto", "pytorch", "compile", "onnxruntime", "tensorrt")
 OUTPUT_SIZES: Final = ("input", "network")
+INPUT_HEIGHTS: Final = (32, 4096)  # least and greatest, in pixels

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,9 +23,11 @@ from torch.export import Dim, ExportedProgram
 
 from sfi_ros.errors import OptionError, SfiError, UnavailableError
 from sfi_ros.export.traceable import Size, TraceableNetwork
-from sfi_ros.inference.onnx_network import EXPORT_KEY, METADATA_KEY, ExportRecord, OnnxNetwork
+from sfi_ros.inference.onnx_file import parse_onnx
+from sfi_ros.inference.onnx_network import EXPORT_KEY, METADATA_KEY, ExportRecord, OnnxNetwork, read_exported
 from sfi_ros.network import checkpoint
 from sfi_ros.network.checkpoint import Checkpoint
+from sfi_ros.network.metadata import to_json
 from sfi_ros.network.outputs import SceneLogits
 from sfi_ros.network.preprocessing import normalize
 from sfi_ros.synthetic import SyntheticStreet
@@ -113,10 +114,11 @@ def export_onnx(
             optimize=True,
             verbose=False,
         )
-    content = _labelled(translated.model_proto, plan.texts())
+    content = _labelled(translated.model_proto, plan)
 
     def write(partial: Path) -> Runner | None:
         partial.write_bytes(content)
+        read_exported(partial)
         if importlib.util.find_spec("onnxruntime") is None:
             return None
         return OnnxNetwork(partial, device=torch.device("cpu"))
@@ -200,12 +202,14 @@ class _Plan:
             size=size,
             min_side=limits[0],
             max_side=limits[1],
+            graph_sha256="",
         )
         return cls(replace(loaded, metadata=replace(loaded.metadata, input_height=height)), record)
 
-    def texts(self) -> dict[str, str]:
+    def texts(self, graph_sha256: str = "") -> dict[str, str]:
         """What the file says about itself."""
-        return {METADATA_KEY: json.dumps(asdict(self.loaded.metadata)), EXPORT_KEY: json.dumps(asdict(self.record))}
+        record = replace(self.record, graph_sha256=graph_sha256)
+        return {METADATA_KEY: to_json(self.loaded.metadata), EXPORT_KEY: to_json(record)}
 
     def trace(self) -> ExportedProgram:
         """One graph for all batch sizes, and for all sizes where none is fixed."""
@@ -284,7 +288,7 @@ def _largest(numbers: Iterable[float]) -> float:
     return float(np.max(list(numbers)))
 
 
-def _labelled(proto: Any, texts: dict[str, str]) -> bytes:
+def _labelled(proto: Any, plan: _Plan) -> bytes:
     """The file's bytes, with our metadata, and the axes of what goes in and out named.
 
     What the exporter notes at every node (paths of source files among it) is left out.
@@ -302,7 +306,9 @@ def _labelled(proto: Any, texts: dict[str, str]) -> bytes:
     for node in graph.node:
         del node.metadata_props[:]
     del graph.metadata_props[:]
-    onnx.helper.set_model_props(proto, texts)
+    onnx.helper.set_model_props(proto, {})
+    graph_sha256 = parse_onnx(proto.SerializeToString()).graph_sha256
+    onnx.helper.set_model_props(proto, plan.texts(graph_sha256))
     onnx.checker.check_model(proto, full_check=True)
     return proto.SerializeToString()
 

@@ -15,7 +15,7 @@ from sfi_ros.inference.backends import Model, open_model
 from sfi_ros.inference.images import check_image
 from sfi_ros.inference.scene import Scene
 from sfi_ros.inference.weights import DefaultWeightsMissing
-from sfi_ros.options import OUTPUT_SIZES
+from sfi_ros.options import INPUT_HEIGHTS, OUTPUT_SIZES
 
 OutputSize = Literal["input", "network"]
 
@@ -59,8 +59,9 @@ class InferenceEngine:
         if not 0.0 < foreground_threshold < 1.0:
             raise OptionError(f"foreground_threshold must be between 0 and 1; got {foreground_threshold}")
         height = model.metadata.input_height if input_height is None else input_height
-        if not 32 <= height <= 4096:
-            raise OptionError(f"input_height must be within 32..4096; got {height}")
+        smallest, largest = INPUT_HEIGHTS
+        if not smallest <= height <= largest:
+            raise OptionError(f"input_height must be within {smallest}..{largest}; got {height}")
         self.metadata, self.weights_name = model.metadata, model.weights_name
         self.device, self.dtype, self.backend = model.device, model.dtype, model.backend
         self.input_height = height

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
-import json
 import logging
 import os
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -15,9 +13,10 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from sfi_ros import __version__
-from sfi_ros.errors import ImageError, MissingFileError, OptionError, UnavailableError
-from sfi_ros.network.checkpoint import FORMAT, CheckpointError, Metadata
+from sfi_ros.classes import BACKGROUND_CLASSES
+from sfi_ros.errors import ImageError, OptionError, UnavailableError, shown
+from sfi_ros.inference.onnx_file import OnnxFile, read_onnx
+from sfi_ros.network.metadata import CheckpointError, Metadata, from_json, require, require_integer
 from sfi_ros.network.outputs import SceneLogits
 
 logger = logging.getLogger(__name__)
@@ -27,6 +26,9 @@ METADATA_KEY: Final = "sfi_ros"
 
 EXPORT_KEY: Final = "sfi_ros_export"
 """In the file's metadata: `ExportRecord` as JSON."""
+
+MAX_SIDE: Final = 1 << 14
+"""Pixels; no file is for longer images."""
 
 PROVIDERS: Final = {
     "cpu": "CPUExecutionProvider",
@@ -46,6 +48,10 @@ class ExportRecord:
         opset: version of ONNX's operators; None for a PyTorch program.
         size: (height, width) of the images; None for any.
         min_side, max_side: limits of both sides where `size` is None, in pixels.
+        graph_sha256: hash of the ONNX file but for its metadata; "" for a PyTorch program.
+
+    Raises:
+        OptionError: a value of another type or out of its range.
     """
 
     weights: str
@@ -55,6 +61,19 @@ class ExportRecord:
     size: tuple[int, int] | None
     min_side: int
     max_side: int
+    graph_sha256: str
+
+    def __post_init__(self) -> None:
+        for name in ("weights", "weights_sha256", "torch", "graph_sha256"):
+            require(isinstance(getattr(self, name), str), name, "a text", getattr(self, name))
+        if self.opset is not None:
+            require_integer("opset", self.opset, 1, 1000)
+        require_integer("max_side", self.max_side, 1, MAX_SIDE)
+        require_integer("min_side", self.min_side, 1, self.max_side)
+        if self.size is not None:
+            require(isinstance(self.size, tuple) and len(self.size) == 2, "size", "a height and a width", self.size)
+            for side in self.size:
+                require_integer("a side of size", side, self.min_side, self.max_side)
 
 
 class OnnxNetwork:
@@ -86,7 +105,7 @@ class OnnxNetwork:
         ort = import_onnxruntime()
         self._path = Path(path)
         self._name = _provider_name(ort, device, provider)
-        self.metadata, self.record = read_exported(self._path)
+        file, self.metadata, self.record = _read(self._path)
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads or torch.get_num_threads()
         options.inter_op_num_threads = 1
@@ -102,12 +121,13 @@ class OnnxNetwork:
         self._seen: set[torch.Size] | None = None  # shapes, where each new one may be compiled
         if self._name == PROVIDERS["tensorrt"]:
             providers.append((PROVIDERS["cuda"], dict(settings)))  # for what TensorRT leaves out
-            settings |= _tensorrt_settings(engine_cache(ort, self._path, device))
+            settings |= _tensorrt_settings(engine_cache(ort, file.graph_sha256, device))
             self._seen = set()
         try:
-            self._session = ort.InferenceSession(self._path, options, providers=providers)
+            self._session = ort.InferenceSession(file.content, options, providers=providers)
         except Exception as error:  # ONNX Runtime's errors have no common base
-            raise UnavailableError(f"{self._name} cannot run {self._path}: {error}") from error
+            raise UnavailableError(f"{self._name} cannot run {self._path}: {shown(str(error))}") from error
+        _check_graph(self._session, self.metadata, self._path)
         if self._session.get_providers()[0] != self._name:  # it logs why, and goes on with another
             raise UnavailableError(
                 f"ONNX Runtime has {self._name}, but it does not start: check that its libraries (CUDA, cuDNN, "
@@ -170,43 +190,43 @@ def import_onnxruntime() -> ModuleType:
 
 
 def read_exported(path: str | Path) -> tuple[Metadata, ExportRecord]:
-    """What an exported `.onnx` file says about itself.
+    """What an exported `.onnx` file says about itself. ONNX Runtime is not needed for that.
 
     Raises:
         MissingFileError: no such file.
         CheckpointError: not an ONNX file, none that `sfi export` wrote, or one that is newer than this version knows.
-        UnavailableError: ONNX Runtime is not installed.
     """
-    ort = import_onnxruntime()
-    path = Path(path)
-    if not path.is_file():
-        raise MissingFileError(f"weights {path} do not exist")
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # the graph is not going to run
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 4
-    try:
-        session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's errors have no common base
-        raise CheckpointError(f"{path} is not a readable ONNX file: {error}") from error
-    said = session.get_modelmeta().custom_metadata_map
-    if METADATA_KEY not in said or EXPORT_KEY not in said:
+    return _read(Path(path))[1:]
+
+
+def _read(path: Path) -> tuple[OnnxFile, Metadata, ExportRecord]:
+    file = read_onnx(path)
+    if METADATA_KEY not in file.texts or EXPORT_KEY not in file.texts:
         raise CheckpointError(f"{path} holds no sfi_ros metadata: it was not written by `sfi export`")
-    try:
-        values, record = json.loads(said[METADATA_KEY]), json.loads(said[EXPORT_KEY])
-        if values["format"] > FORMAT:
-            raise CheckpointError(f"{path} was written by sfi_ros {values['package_version']}, this is {__version__}")
-        return Metadata(**_known(Metadata, values)), ExportRecord(**_known(ExportRecord, record))
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"the metadata of {path} is damaged: {error!r}") from error
+    metadata = from_json(Metadata, file.texts[METADATA_KEY], path)
+    metadata.check_supported(path)
+    record = from_json(ExportRecord, file.texts[EXPORT_KEY], path)
+    if file.graph_sha256 != record.graph_sha256:
+        raise CheckpointError(f"{path} is damaged, its checksum is wrong: copy it again, or export it again")
+    return file, metadata, record
 
 
-def engine_cache(ort: ModuleType, path: Path, device: torch.device) -> Path:
-    """Where TensorRT keeps what it compiles: one folder for each GPU model, versions and file. It is made."""
+def _check_graph(session: Any, metadata: Metadata, path: Path) -> None:
+    """Refuse a graph that does not take and give what the metadata says."""
+    found = {value.name: [value.type, *value.shape] for value in (*session.get_inputs(), *session.get_outputs())}
+    planes = {"image": 3, "foreground": metadata.options["foreground_classes"], "background": len(BACKGROUND_CLASSES)}
+    for name, channels in planes.items():
+        kind = "tensor(uint8)" if name == "image" else "tensor(float)"
+        right = len(found.get(name, ())) == 5 and [found[name][0], found[name][2]] == [kind, channels]
+        if not right or len(found) > len(planes):
+            raise CheckpointError(f"{path} is not a network of `sfi export`: its inputs and outputs are {shown(found)}")
+
+
+def engine_cache(ort: ModuleType, graph_sha256: str, device: torch.device) -> Path:
+    """Where TensorRT keeps what it compiles: one folder for each GPU model, versions and graph. It is made."""
     gpu = torch.cuda.get_device_name(device).replace(" ", "-")
-    file_hash = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache / "sfi_ros" / "tensorrt" / f"{gpu}-ort{ort.__version__}-trt{_tensorrt_version()}-{file_hash}"
+    folder = cache / "sfi_ros" / "tensorrt" / f"{gpu}-ort{ort.__version__}-trt{_tensorrt_version()}-{graph_sha256[:16]}"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -242,9 +262,3 @@ def _tensorrt_version() -> str:
     installed = {distribution.name for distribution in importlib.metadata.distributions()}
     package = next((name for name in ("tensorrt", "tensorrt_cu13", "tensorrt_cu12") if name in installed), None)
     return importlib.metadata.version(package) if package else "-of-the-system"
-
-
-def _known(kind: type[Any], values: dict[str, Any]) -> dict[str, Any]:
-    """The values that `kind` has a field for; JSON's lists become tuples."""
-    names = {field.name for field in fields(kind)}
-    return {key: tuple(v) if isinstance(v, list) else v for key, v in values.items() if key in names}

@@ -13,10 +13,10 @@ from typing import Any, Final, Literal
 from urllib.error import URLError
 
 import torchvision
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from sfi_ros.errors import MissingFileError, OptionError, UnavailableError
+from sfi_ros.network.tensor_file import TensorFile
 
 Architecture = Literal["resnet18", "resnet50", "mobilenet_v2"]
 
@@ -64,7 +64,7 @@ def torchvision_model(architecture: Architecture, pretrained: str | Path | None)
             though its features then shift by up to one pixel in each strided block.
 
     Raises:
-        MissingFileError: the file does not exist.
+        MissingFileError, CheckpointError: there is no such file, or it cannot be read.
         OptionError: the file holds nothing that fits the architecture.
         UnavailableError: the download failed.
     """
@@ -86,10 +86,10 @@ def torchvision_model(architecture: Architecture, pretrained: str | Path | None)
             ) from error
         source = f"torchvision {architecture} {name}"
     else:
-        path = Path(pretrained)
-        if not path.is_file():
-            raise MissingFileError(f"pretrained weights {path} do not exist; use 'imagenet' to download them")
-        state, source = load_file(path), str(path)
+        try:
+            state, source = TensorFile(pretrained).read(), str(pretrained)
+        except MissingFileError as error:
+            raise MissingFileError(f"pretrained {error}; use 'imagenet' to download them") from error
     return model, (_load_matching(model, state, source),)
 
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from sfi_ros.errors import OptionError
+from sfi_ros.errors import OptionError, shown
 from sfi_ros.network.mpi import BOUNDARIES, Boundary
 
 MpiPosition = Literal["image", "block2", "block4", "logits"]
 Fill = Literal["mpi", "zero"]
 MaskSource = Literal["predicted", "given"]
+
+MAX_FOREGROUND_CLASSES: Final = 64
+"""Every class costs memory at full size; Cityscapes has 10."""
 
 
 @dataclass
@@ -63,17 +66,21 @@ class NetworkOptions:
         }
         for name, values in allowed.items():
             if getattr(self, name) not in values:
-                raise OptionError(f"{name} must be one of {', '.join(values)}; got {getattr(self, name)!r}")
-        if not isinstance(self.foreground_classes, int) or self.foreground_classes < 1:
-            raise OptionError(f"foreground_classes must be a positive integer; got {self.foreground_classes!r}")
+                raise OptionError(f"{name} must be one of {', '.join(values)}; got {shown(repr(getattr(self, name)))}")
+        count = self.foreground_classes
+        if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= MAX_FOREGROUND_CLASSES:
+            limit = MAX_FOREGROUND_CLASSES
+            raise OptionError(
+                f"foreground_classes must be a positive integer of at most {limit}; got {shown(repr(count))}"
+            )
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> NetworkOptions:
         """Build from a dictionary, such as a checkpoint's metadata; unknown names are an OptionError."""
         known = [field.name for field in fields(cls)]
-        unknown = sorted(set(values) - set(known))
+        unknown = ", ".join(sorted(str(name) for name in values if name not in known))
         if unknown:
-            raise OptionError(f"unknown network options {', '.join(unknown)}; known are {', '.join(known)}")
+            raise OptionError(f"unknown network options {shown(unknown)}; known are {', '.join(known)}")
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from sfi_ros.classes import BACKGROUND_CLASSES
-from sfi_ros.errors import OptionError
+from sfi_ros.errors import OptionError, shown
 from sfi_ros.network.backbones import (
     Architecture,
     LoadReport,
@@ -57,7 +57,7 @@ def build(name: str, *, pretrained: Pretrained = None, **options: Any) -> SceneN
     if name not in _BUILDERS:
         near = difflib.get_close_matches(name, NAMES, n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
-        raise OptionError(f"unknown network {name!r}{hint}; known are {', '.join(NAMES)}")
+        raise OptionError(f"unknown network {shown(repr(name))}{hint}; known are {', '.join(NAMES)}")
     return _BUILDERS[name](name, pretrained, options)
 
 

@@ -20,7 +20,8 @@ from sfi_ros.cli import main
 from sfi_ros.export import exporter, traceable
 from sfi_ros.export.exporter import ExportError, export_onnx, export_program, onnx_is_possible
 from sfi_ros.inference import DEFAULT_WEIGHTS, InferenceEngine
-from sfi_ros.inference.onnx_network import OnnxNetwork, engine_cache, read_exported
+from sfi_ros.inference.onnx_file import parse_onnx
+from sfi_ros.inference.onnx_network import EXPORT_KEY, OnnxNetwork, engine_cache, read_exported
 from sfi_ros.network import checkpoint, mpi, zoo
 from sfi_ros.network.checkpoint import CheckpointError
 from sfi_ros.network.outputs import SceneLogits
@@ -147,6 +148,10 @@ def with_bias(path: Path, bias: float, to: Path) -> Path:
     proto = onnx.load(path)
     (tensor,) = [t for t in proto.graph.initializer if t.name.endswith("foreground.branch.classifier.bias")]
     tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor) + np.float32(bias), tensor.name))
+    digest = parse_onnx(proto.SerializeToString()).graph_sha256
+    for text in proto.metadata_props:
+        if text.key == EXPORT_KEY:
+            text.value = json.dumps(json.loads(text.value) | {"graph_sha256": digest})
     onnx.save(proto, to)
     return to
 
@@ -373,7 +378,7 @@ def test_compiled_engines_are_kept_by_gpu_and_file(exported, tmp_path, monkeypat
     folders = []
     for gpu, path in itertools.product(("NVIDIA One", "NVIDIA Two"), (exported, other)):
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda device, gpu=gpu: gpu)
-        folders.append(engine_cache(ort, path, torch.device("cuda:0")))
+        folders.append(engine_cache(ort, read_exported(path)[1].graph_sha256, torch.device("cuda:0")))
     assert len(set(folders)) == 4
     assert all(folder.is_dir() and folder.parent == tmp_path / "sfi_ros" / "tensorrt" for folder in folders)
     assert folders[0].name.startswith(f"NVIDIA-One-ort{ort.__version__}-trt")

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from sfi_ros.network import checkpoint, zoo
 from sfi_ros.network.checkpoint import CheckpointError
+from sfi_ros.network.released import import_released
 
 SMALL = "fast-mobilenetv2"
 RELEASED = ("paper-resnet18", "paper-resnet18-shared", "paper-resnet50", "paper-resnet50-shared")
@@ -149,7 +150,7 @@ def released_state(name: str) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("name", RELEASED)
 def test_golden_outputs_of_the_released_networks(name):
-    network = checkpoint.import_released(released_state(name))
+    network = import_released(released_state(name))
     assert network.name == name
     golden = np.load(REFERENCE / "released_outputs.npz")
     images = torch.randn(2, 3, 128, 256, generator=torch.Generator().manual_seed(7))
@@ -167,7 +168,7 @@ def test_released_file_round_trip(tmp_path):
     state = {f"module.{key}": tensor for key, tensor in released_state("paper-resnet18-shared").items()}
     file = tmp_path / "released.pth.tar"
     torch.save({"epoch": 3, "state_dict_G": state, "optimizer_G": {}, "scheduler_G": {}}, file)
-    network = checkpoint.import_released(file)
+    network = import_released(file)
     assert (network.name, network.options.boundary) == ("paper-resnet18-shared", "raw")
     checkpoint.save(tmp_path / "ours.safetensors", network)
     again = checkpoint.load(tmp_path / "ours.safetensors").network
@@ -179,24 +180,24 @@ def test_wrong_released_files_are_named(tmp_path):
     state = released_state("paper-resnet18-shared")
     missing = {key: tensor for key, tensor in state.items() if key != "psp.stages.2.1.weight"}
     with pytest.raises(CheckpointError, match=r"lacks psp.stages.2.1.weight"):
-        checkpoint.import_released(missing)
+        import_released(missing)
     with pytest.raises(CheckpointError, match=r"feats.layer3.0.conv1.weight .* has shape \(1, 2\)"):
-        checkpoint.import_released({**state, "feats.layer3.0.conv1.weight": torch.zeros(1, 2)})
+        import_released({**state, "feats.layer3.0.conv1.weight": torch.zeros(1, 2)})
     with pytest.raises(CheckpointError, match=r"holds discriminator.weight"):
-        checkpoint.import_released({**state, "discriminator.weight": torch.zeros(1)})
+        import_released({**state, "discriminator.weight": torch.zeros(1)})
     with pytest.raises(CheckpointError, match=r"feats.layer1.0.conv1.weight .* released paper-resnet50-shared has"):
-        checkpoint.import_released(state, name="paper-resnet50-shared")
+        import_released(state, name="paper-resnet50-shared")
     with pytest.raises(CheckpointError, match="is no released network"):
-        checkpoint.import_released({"encoder.weight": torch.zeros(1)})
+        import_released({"encoder.weight": torch.zeros(1)})
     plain = tmp_path / "plain.pth"
     torch.save({"model": {}}, plain)
     with pytest.raises(CheckpointError, match="no state_dict_G but model"):
-        checkpoint.import_released(plain)
-    with pytest.raises(FileNotFoundError, match="does not exist"):
-        checkpoint.import_released(tmp_path / "absent.pth.tar")
+        import_released(plain)
+    with pytest.raises(FileNotFoundError, match="do not exist"):
+        import_released(tmp_path / "absent.pth.tar")
     (tmp_path / "text.pth.tar").write_text("hello")
     with pytest.raises(CheckpointError, match="cannot be read"):
-        checkpoint.import_released(tmp_path / "text.pth.tar")
+        import_released(tmp_path / "text.pth.tar")
 
 
 class Harmful:
@@ -208,5 +209,5 @@ def test_released_files_execute_no_code(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"state_dict_G": Harmful()}, "evil.pth.tar")
     with pytest.raises(CheckpointError, match="plain tensors"):
-        checkpoint.import_released("evil.pth.tar")
+        import_released("evil.pth.tar")
     assert not Path("executed").exists()
