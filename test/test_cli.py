@@ -18,6 +18,7 @@ from conftest import shared
 from sfi_ros import cli
 from sfi_ros.cli import main
 from sfi_ros.network import checkpoint, zoo
+from sfi_ros.network.released import _their_name
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +166,7 @@ def test_info(weights, capsys):
 def test_convert(tmp_path, capsys):
     torch.manual_seed(0)
     network = zoo.build("paper-resnet18-shared")
-    renamed = {checkpoint._their_name(name, network.name): value for name, value in network.state_dict().items()}
+    renamed = {_their_name(name, network.name): value for name, value in network.state_dict().items()}
     torch.save({"epoch": 1, "state_dict_G": renamed, "optimizer_G": {}, "scheduler_G": {}}, tmp_path / "net.pth.tar")
     out = tmp_path / "net.safetensors"
     assert main(["convert", str(tmp_path / "net.pth.tar"), str(out)]) == 0
