@@ -17,12 +17,13 @@ import numpy as np
 
 from sfi_ros.errors import ImageError
 from sfi_ros.frames.formats import bmp, jpeg, netpbm, png, tiff, webp
-from sfi_ros.frames.limits import MAX_MEGAPIXELS, check_size
+from sfi_ros.frames.limits import MAX_MEGAPIXELS, MAX_SIGNIFICANT_BITS, check_size
 
 Buffer: TypeAlias = "bytes | bytearray | memoryview | np.ndarray"
 
 ACCEPTED: Final = "PNG, JPEG, BMP, TIFF, WebP and PGM/PPM"
 
+_DEEP: Final = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
 _GIT_LFS: Final = b"version https://git-lfs.github.com/spec/"
 
 
@@ -52,7 +53,9 @@ _FORMATS: Final[tuple[tuple[Callable[[bytes], bool], Callable[[bytes], Checked]]
 )
 
 
-def decode_photo(data: Buffer, max_megapixels: float = MAX_MEGAPIXELS) -> np.ndarray:
+def decode_photo(
+    data: Buffer, max_megapixels: float = MAX_MEGAPIXELS, significant_bits: int = MAX_SIGNIFICANT_BITS
+) -> np.ndarray:
     """Decode a photo to 8-bit RGB.
 
     Grey images become RGB, 16-bit images keep their upper eight bits, transparency is dropped, and photos are turned
@@ -61,6 +64,7 @@ def decode_photo(data: Buffer, max_megapixels: float = MAX_MEGAPIXELS) -> np.nda
     Args:
         data: a whole PNG, JPEG, BMP, TIFF, WebP, PGM or PPM file.
         max_megapixels: larger images are refused before they are decoded.
+        significant_bits: see `upper_eight_bits`.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -69,8 +73,30 @@ def decode_photo(data: Buffer, max_megapixels: float = MAX_MEGAPIXELS) -> np.nda
         ImageError: another format, a truncated or damaged file, or one that is too large.
     """
     image = _checked(data, max_megapixels)
-    pixels = _decoded(image, cv2.IMREAD_COLOR)
+    flags = cv2.IMREAD_COLOR if significant_bits == MAX_SIGNIFICANT_BITS else _DEEP
+    pixels = upper_eight_bits(_decoded(image, flags), significant_bits)
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
+
+
+def decode_deep_photo(data: Buffer, max_megapixels: float = MAX_MEGAPIXELS) -> np.ndarray:
+    """Decode a photo with as many bits as it has: (H, W, 3) BGR, uint8 or uint16; see `decode_photo`."""
+    return _decoded(_checked(data, max_megapixels), _DEEP)
+
+
+def upper_eight_bits(pixels: np.ndarray, significant_bits: int) -> np.ndarray:
+    """Reduce 16-bit values to uint8; 8-bit values are returned as they are.
+
+    Args:
+        pixels: uint8 or uint16, any shape and byte order.
+        significant_bits: bits that a value really has, counted from the low end, 8 to 16; a 12-bit camera that does not
+            shift its values has 12. The upper eight of them are kept; larger values are white.
+    """
+    if pixels.dtype.itemsize == 1:
+        return pixels
+    shifted = pixels >> (significant_bits - 8)
+    if significant_bits < MAX_SIGNIFICANT_BITS:
+        np.minimum(shifted, 255, out=shifted)
+    return shifted.astype(np.uint8)
 
 
 def decode_labels(data: Buffer, max_megapixels: float = MAX_MEGAPIXELS) -> np.ndarray:

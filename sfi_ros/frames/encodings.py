@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from sfi_ros.errors import ImageError
-from sfi_ros.frames.decoding import decode_photo
+from sfi_ros.frames.decoding import decode_deep_photo, decode_photo, upper_eight_bits
 from sfi_ros.frames.limits import MAX_MEGAPIXELS, MAX_SIGNIFICANT_BITS, check_size
 
 
@@ -135,16 +135,14 @@ def to_rgb(
     Args:
         message: see `view`.
         max_megapixels: see `view`.
-        significant_bits: bits that a value of a 16-bit image really has, counted from the low end, 8 to 16; a 12-bit
-            camera that does not shift its values has 12. The upper eight of them are kept; larger values are white.
+        significant_bits: of a 16-bit image; see `decoding.upper_eight_bits`.
 
     Raises:
         ImageError: see `view`.
     """
     pixels = view(message, max_megapixels)
     encoding = _ENCODINGS[message.encoding]
-    if encoding.depth == 16:
-        pixels = _upper_eight_bits(pixels, significant_bits)
+    pixels = upper_eight_bits(pixels, significant_bits)
     try:
         return encoding.to_rgb(pixels)
     except cv2.error as error:  # a Bayer image of one pixel, for example
@@ -153,38 +151,44 @@ def to_rgb(
 
 
 def used_bits(message: Any) -> int | None:
-    """Count the bits that the values of a 16-bit sensor_msgs/Image use, from the low end, 0 to 16.
+    """Count the bits that the values of a 16-bit image use, from the low end, 0 to 16.
 
     A sample of the pixels is looked at, and the brightest thousandth of it left out: hot pixels and lines of metadata
-    say nothing about the camera. None for images whose values have eight bits, and for unknown encodings.
+    say nothing about the camera.
+
+    Args:
+        message: sensor_msgs/Image or CompressedImage; the latter has to be decoded for it.
+
+    Returns:
+        None for images whose values have eight bits, and for unknown encodings.
 
     Raises:
-        ImageError: see `view`.
+        ImageError: see `view` and `decoding.decode_photo`.
     """
-    encoding = _ENCODINGS.get(message.encoding)
-    if encoding is None or encoding.depth == 8:
+    if hasattr(message, "format"):
+        pixels = decode_deep_photo(message.data, math.inf)
+    elif message.encoding in _ENCODINGS:
+        pixels = view(message, math.inf)
+    else:
         return None
-    pixels = view(message, math.inf)
+    if pixels.dtype.itemsize == 1:
+        return None
     colors = pixels[..., :3] if pixels.ndim == 3 else pixels  # an opaque alpha channel is full in any camera
     values = np.sort(colors[::7, ::5], axis=None)
     return int(values[-1 - values.size // 1000]).bit_length()
 
 
-def decode_compressed(message: Any, max_megapixels: float = MAX_MEGAPIXELS) -> np.ndarray:
+def decode_compressed(
+    message: Any, max_megapixels: float = MAX_MEGAPIXELS, significant_bits: int = MAX_SIGNIFICANT_BITS
+) -> np.ndarray:
     """Decode a sensor_msgs/CompressedImage to (H, W, 3) uint8 RGB; its data tell the format, whatever it is called.
 
     Args:
         message: anything with the field `data`.
         max_megapixels: larger images are refused before they are decoded.
+        significant_bits: of a 16-bit image; see `decoding.upper_eight_bits`.
 
     Raises:
         ImageError: see `decoding.decode_photo`.
     """
-    return decode_photo(message.data, max_megapixels)
-
-
-def _upper_eight_bits(pixels: np.ndarray, significant_bits: int) -> np.ndarray:
-    shifted = pixels >> (significant_bits - 8)
-    if significant_bits < MAX_SIGNIFICANT_BITS:
-        np.minimum(shifted, 255, out=shifted)
-    return shifted.astype(np.uint8)
+    return decode_photo(message.data, max_megapixels, significant_bits)

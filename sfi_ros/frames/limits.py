@@ -11,7 +11,7 @@ MAX_MEGAPIXELS: Final = 24.0
 FILE_MEGAPIXELS: Final = 100.0
 """Default limit of images that are files: photos of large cameras, but not what a damaged header announces."""
 MAX_SIGNIFICANT_BITS: Final = 16
-"""Of a value in a 16-bit image; see `encodings.to_rgb`."""
+"""Of a value in a 16-bit image; see `decoding.upper_eight_bits`."""
 
 
 def check_size(width: int, height: int, what: str, max_megapixels: float) -> None:

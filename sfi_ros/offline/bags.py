@@ -123,13 +123,13 @@ def decode(message: Any, significant_bits: int = MAX_SIGNIFICANT_BITS) -> np.nda
 
     Args:
         message: sensor_msgs/Image or CompressedImage.
-        significant_bits: of the values of 16-bit images; see `to_rgb`.
+        significant_bits: of the values of 16-bit images; see `decoding.upper_eight_bits`.
 
     Raises:
         ImageError: it cannot be decoded.
     """
     if hasattr(message, "format"):
-        image = decode_compressed(message)
+        image = decode_compressed(message, significant_bits=significant_bits)
     else:
         image = to_rgb(message, significant_bits=significant_bits)
     return np.require(image, requirements="W")  # rosbags' arrays are read-only, which PyTorch does not like

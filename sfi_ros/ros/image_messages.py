@@ -39,13 +39,13 @@ def rgb_of(
     Args:
         message: to decode.
         max_megapixels: larger images are refused.
-        significant_bits: of the values of 16-bit images; see `encodings.to_rgb`.
+        significant_bits: of the values of 16-bit images; see `decoding.upper_eight_bits`.
 
     Raises:
         ImageError: it cannot be decoded; the message names why.
     """
     if isinstance(message, CompressedImage):
-        return decode_compressed(message, max_megapixels)
+        return decode_compressed(message, max_megapixels, significant_bits)
     if message.encoding not in ENCODINGS and CvBridge is not None:
         return _through_cv_bridge(message, max_megapixels)
     return to_rgb(message, max_megapixels, significant_bits)

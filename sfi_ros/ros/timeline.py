@@ -35,7 +35,7 @@ def steps(source: Source, rate: float = 0.0, significant_bits: int = MAX_SIGNIFI
     Args:
         source: of frames.
         rate: frames per second; 0 for the times of a bag's recording, or the rate of another source.
-        significant_bits: of 16-bit images in a bag; see `encodings.to_rgb`.
+        significant_bits: of 16-bit images in a bag; see `decoding.upper_eight_bits`.
     """
     interval = 1 / (rate or source.rate)
     if not isinstance(source, BagSource):

@@ -160,12 +160,16 @@ class Worker:
 
     def _check_bits(self, message: Image | CompressedImage, significant_bits: int) -> None:
         """Warn if 16-bit images use other bits than they are taken to: the network would see black or white."""
-        bits = None if isinstance(message, CompressedImage) else used_bits(message)
-        most = self._bits[1] if self._bits[0] == significant_bits else 0
-        if bits is None or bits <= most:
+        known_for, most = self._bits
+        if known_for != significant_bits:
+            most = 0
+        elif isinstance(message, CompressedImage):
+            return  # looked at once: it has to be decoded again for that
+        bits = used_bits(message) or 0
+        self._bits = (significant_bits, max(bits, most))
+        if bits <= most:
             return
-        self._bits = (significant_bits, bits)
-        what = f"{message.encoding} images on {self._topic} use {bits} bits of each value"
+        what = f"16-bit images on {self._topic} use {bits} bits of each value"
         if bits > significant_bits:
             self._log.warning(
                 f"{what}, so with significant_bits = {significant_bits} they are too bright: set it to 16"

@@ -145,6 +145,30 @@ def test_values_beyond_the_significant_bits_are_white(encoding):
     assert to_rgb(bright, significant_bits=12).min() == 255
 
 
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_bits_at_the_low_end_of_a_png(bits, channels):
+    values = np.random.default_rng(bits).integers(0, 2**bits, (HEIGHT, WIDTH, channels), np.uint16)
+    values[:2] = 2**bits - 1
+
+    def png16(pixels):
+        return CompressedImage(format="png", data=array.array("B", cv2.imencode(".png", pixels)[1].tobytes()))
+
+    low, high = png16(values), png16(values << (16 - bits))
+    np.testing.assert_array_equal(rgb_of(low, significant_bits=bits), rgb_of(high))
+    np.testing.assert_array_equal(
+        rgb_of(high), (values >> max(bits - 8, 0)).astype(np.uint8)[..., ::-1] * np.ones(3, np.uint8)
+    )
+    assert used_bits(low) == bits
+    assert used_bits(high) == 16
+
+
+def test_eight_bits_of_a_file_are_all_significant(picture):
+    sent = compressed_message(cv2.resize(picture, (64, 48)), Header())
+    np.testing.assert_array_equal(rgb_of(sent, significant_bits=12), rgb_of(sent))
+    assert used_bits(sent) is None
+
+
 def test_used_bits():
     assert used_bits(message("rgb8", np.full((HEIGHT, WIDTH, 3), 255, np.uint8))) is None
     assert used_bits(message("mono16", np.zeros((HEIGHT, WIDTH), np.uint16))) == 0

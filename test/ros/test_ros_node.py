@@ -227,7 +227,7 @@ def test_a_twelve_bit_camera_is_black_until_its_bits_are_named(probe, camera, no
         try:
             assert shown(twelve_bits(camera, picture, shift=0)).max() < 16
             shown(twelve_bits(camera, picture, shift=0))
-            warning = "mono16 images on /image use 12 bits of each value and reach only 6.25 % of white"
+            warning = "16-bit images on /image use 12 bits of each value and reach only 6.25 % of white"
             assert node.log().count(warning) == 1
             assert "set the parameter significant_bits" in node.log()
             assert probe.set("significant_bits", 12).successful
@@ -415,6 +415,14 @@ def test_lifecycle_walk_and_compressed_images(probe, node, picture):
             camera.connect(masks)
             stamp = camera.show(picture)
             wait_for(lambda: stamp in masks.stamps(), "the result of a JPEG")
+            deep = camera.message(picture)
+            dark = picture[..., 0].astype(np.uint16) << 4  # of a 12-bit camera that leaves the upper bits empty
+            deep.data = array.array("B", cv2.imencode(".png", dark)[1].tobytes())
+            assert probe.set("significant_bits", 15).successful  # which makes the node look at the bits once more
+            camera.send(deep)
+            wait_for(lambda: stamp_of(deep) in masks.stamps(), "the result of a 16-bit PNG")
+            assert "16-bit images on /image/compressed use 12 bits of each value and reach only 12.5 %" in node.log()
+            assert probe.set("significant_bits", 16).successful
             truncated = camera.message(picture)
             truncated.data = array.array("B", truncated.data[:-300])
             camera.send(truncated)
