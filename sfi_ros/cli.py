@@ -30,13 +30,14 @@ from rich.table import Table
 
 from sfi_ros import __version__
 from sfi_ros.export.exporter import MAX_SIDE, export_onnx, export_program
+from sfi_ros.frames.bags import is_bag
 from sfi_ros.frames.sources import UNSEEN_SEED, Frame, ImageSource, Source, Unreadable, open_source
 from sfi_ros.inference import DefaultWeightsMissing, InferenceEngine
 from sfi_ros.inference.onnx_network import read_exported
 from sfi_ros.inference.processor import available_cores
 from sfi_ros.network import checkpoint
 from sfi_ros.network.released import import_released
-from sfi_ros.offline.bags import BagSource, infer_bag, is_bag
+from sfi_ros.offline.bags import infer_bag
 from sfi_ros.offline.prefetch import READ_AHEAD, ahead
 from sfi_ros.offline.recorder import Recorder
 from sfi_ros.offline.sharding import Shard, SharedFolder, device_of_process, output_folders
@@ -212,7 +213,7 @@ def _run(arguments: argparse.Namespace) -> int:
             return _run_part(arguments, engine, source, SharedFolder(output, shard))
         if not is_mine:
             return 0
-        opened = BagSource(source) if is_bag(source) else open_source(source, seed=arguments.seed)
+        opened = open_source(source, seed=arguments.seed)
         summary = _record(arguments, engine, opened, source, output)
         _require_frames(summary, source)
         _print_summary(summary, output)
@@ -224,7 +225,8 @@ def _run(arguments: argparse.Namespace) -> int:
 def _run_part(arguments: argparse.Namespace, engine: InferenceEngine, source: str, shared: SharedFolder) -> int:
     whole = open_source(source)
     assert isinstance(whole, ImageSource)
-    part = whole.part(shared.shard.part(whole.length))
+    bounds = shared.shard.part(whole.length)
+    part = whole.part(bounds.start, bounds.stop)
     summary = _record(arguments, engine, part, source, shared.part)
     if summary["interrupted"]:
         console.print(f"interrupted: run shard {shared.shard} of {source} again", highlight=False, soft_wrap=True)

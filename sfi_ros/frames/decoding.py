@@ -129,6 +129,11 @@ def decode_labels(data: Buffer, max_megapixels: float = MAX_MEGAPIXELS) -> np.nd
     return _decoded(image, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
 
 
+def is_git_lfs_pointer(data: bytes) -> bool:
+    """Whether a file begins as what Git LFS leaves in place of a large one that was not fetched."""
+    return data.startswith(_GIT_LFS)
+
+
 def _checked(data: Buffer, max_megapixels: float) -> Checked:
     data = bytes(data)
     for recognises, check in _FORMATS:
@@ -138,7 +143,7 @@ def _checked(data: Buffer, max_megapixels: float) -> Checked:
             return image
     if not data:
         raise ImageError("it is empty")
-    if data.startswith(_GIT_LFS):
+    if is_git_lfs_pointer(data):
         raise ImageError("it is a Git LFS pointer, not the image itself: run `git lfs pull`")
     raise ImageError(f"it starts with {data[:4].hex(' ')}, which is no image format; accepted are {ACCEPTED}")
 

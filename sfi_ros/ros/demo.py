@@ -26,8 +26,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from sfi_ros.frames.sources import SYNTHETIC, UNSEEN_SEED, Frame, Source, open_source
-from sfi_ros.offline.bags import BagSource, is_bag
+from sfi_ros.frames.sources import SYNTHETIC, UNSEEN_SEED, Frame, open_source
 from sfi_ros.offline.recorder import SUMMARY, Recorder
 from sfi_ros.ros.dds import profile_environment
 from sfi_ros.synthetic import SyntheticFrame, SyntheticStreet
@@ -77,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    source = _open(arguments.source)
+    source = open_source(arguments.source)
     limit = arguments.limit or (SYNTHETIC_FRAMES if source.length is None else 0)
     recorder = Recorder(arguments.output, arguments.rate or source.rate)
     os.environ.update(_environment())  # before rclpy starts, here and in the children
@@ -270,10 +269,6 @@ def _print_summary(summary: dict[str, Any], output: Path) -> None:
     lines.append("next: your own pictures with `make demo SOURCE=path`, your own camera with docs/node.md")
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
-
-
-def _open(source: str) -> Source:
-    return BagSource(source) if is_bag(source) else open_source(source)
 
 
 def _environment() -> dict[str, str]:

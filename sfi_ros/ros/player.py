@@ -22,9 +22,8 @@ from std_msgs.msg import Header
 
 from sfi_ros.errors import OptionError
 from sfi_ros.frames.encodings import MAX_SIGNIFICANT_BITS
-from sfi_ros.frames.sources import SYNTHETIC, UNSEEN_SEED, SyntheticSource, Unreadable, open_source
+from sfi_ros.frames.sources import SYNTHETIC, UNSEEN_SEED, BagSource, SyntheticSource, Unreadable, open_source
 from sfi_ros.geometry.calibration import Calibration, CalibrationError, camera_matrix
-from sfi_ros.offline.bags import BagSource, is_bag
 from sfi_ros.ros.camera_info import camera_info_message
 from sfi_ros.ros.image_messages import compressed_message, image_message
 from sfi_ros.ros.qos import overridable, result_qos
@@ -49,7 +48,7 @@ class CameraPlayer(Node):
         source = self._text("source", SYNTHETIC, "folder of images, video, rosbag2 folder, or 'synthetic'")
         topic = self._text("bag_topic", "", "image topic to play of a rosbag2; empty if it has only one")
         seed = self._number("seed", UNSEEN_SEED, "of the synthetic street", 0, 2**31)
-        self._source = BagSource(source, topic or None) if is_bag(source) else open_source(source, seed=seed)
+        self._source = open_source(source, topic=topic or None, seed=seed)
         rate = self._number(
             "rate", 0.0, "frames per second; 0 for the recorded times of a bag or the rate of another source", 0.0, 1e3
         )

@@ -6,10 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sfi_ros.errors import ImageError
 from sfi_ros.frames.encodings import MAX_SIGNIFICANT_BITS
-from sfi_ros.frames.sources import Frame, Source, Unreadable
-from sfi_ros.offline.bags import BagSource, decode
+from sfi_ros.frames.sources import BagSource, Frame, Source, Unreadable
 
 
 @dataclass(frozen=True)
@@ -20,7 +18,7 @@ class Step:
         gap: seconds since the step before it; for the first one, between two rounds.
         frame: to play, or what is wrong with it.
         recorded_at: time of recording, nanoseconds; None where the source is no bag.
-        header: as recorded, with `stamp` and `frame_id`; None where the source is no bag.
+        header: as recorded, with `stamp` and `frame_id`; None where the source is no bag, or it cannot be read.
     """
 
     gap: float
@@ -42,15 +40,10 @@ def steps(source: Source, rate: float = 0.0, significant_bits: int = MAX_SIGNIFI
         yield from (Step(interval, frame) for frame in source)
         return
     before: int | None = None
-    for at, message in source.messages():
-        gap = interval if rate or before is None else max(at - before, 0) * 1e-9
-        before = at
-        name = f"{source.topic} at {at * 1e-9:.3f} s"
-        try:
-            frame: Frame | Unreadable = Frame(name, decode(message, significant_bits))
-        except ImageError as error:
-            frame = Unreadable(name, str(error))
-        yield Step(gap, frame, at, message.header)
+    for recorded in source.recorded(significant_bits):
+        gap = interval if rate or before is None else max(recorded.at - before, 0) * 1e-9
+        before = recorded.at
+        yield Step(gap, recorded.frame, recorded.at, recorded.header)
 
 
 def rounds(source: Source, rate: float = 0.0, significant_bits: int = MAX_SIGNIFICANT_BITS) -> Iterator[Step]:

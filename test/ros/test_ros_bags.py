@@ -9,11 +9,12 @@ pytest.importorskip("rosbags", reason="rosbags is not installed (pip install sfi
 
 from ros_bags import read_bag, write_bag
 
+from sfi_ros.frames.bags import BagError, BagSource, is_bag
 from sfi_ros.frames.encodings import view
 from sfi_ros.frames.sources import Frame
 from sfi_ros.inference import InferenceEngine
 from sfi_ros.network import checkpoint, zoo
-from sfi_ros.offline.bags import BagError, BagSource, infer_bag, is_bag
+from sfi_ros.offline.bags import infer_bag
 from sfi_ros.synthetic import SyntheticStreet
 
 

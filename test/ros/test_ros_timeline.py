@@ -13,8 +13,8 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed (pip install sfi_ros
 
 from ros_bags import START, write_bag
 
+from sfi_ros.frames.bags import BagSource
 from sfi_ros.frames.sources import Frame, Unreadable
-from sfi_ros.offline.bags import BagSource
 from sfi_ros.ros.timeline import rounds, steps
 
 MILLISECOND = 10**6

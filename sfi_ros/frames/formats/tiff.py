@@ -39,7 +39,7 @@ class Tiff(OpenCvFile):
     compression: int
 
     def decode(self, flags: int) -> np.ndarray | None:
-        """Decode with OpenCV's flags; 16-bit images keep their upper eight bits, which OpenCV would round.
+        """Decode with OpenCV's flags; without IMREAD_ANYDEPTH, 16-bit images keep their upper eight bits.
 
         Raises:
             ImageError: a strip or tile does not hold the pixels that it should.
@@ -47,8 +47,11 @@ class Tiff(OpenCvFile):
         for number, (at, length, size) in enumerate(self.pieces, start=1):
             if not _holds(self.data[at : at + length], size, self.compression):
                 raise ImageError(f"TIFF of {self.width}x{self.height} is damaged: piece {number} lacks pixels")
+        # OpenCV rounds where it is asked for 8 bits.
         pixels = super().decode(flags | cv2.IMREAD_ANYDEPTH)
-        return (pixels >> 8).astype(np.uint8) if pixels is not None and pixels.dtype == np.uint16 else pixels
+        if pixels is None or pixels.dtype == np.uint8 or flags & cv2.IMREAD_ANYDEPTH:
+            return pixels
+        return (pixels >> 8).astype(np.uint8)
 
 
 def recognises(data: bytes) -> bool:
