@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import islice
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +10,8 @@ import pytest
 pytest.importorskip("rosbags", reason="rosbags is not installed (pip install sfi_ros[ros])")
 pytest.importorskip("rclpy", reason="ROS 2 is not installed (pip install sfi_ros[ros])")
 
-from ros_bags import START, write_bag
+from ros_bags import START, STORE, write_bag
+from rosbags.rosbag2 import Writer
 
 from sfi_ros.frames.bags import BagSource
 from sfi_ros.frames.sources import Frame, Unreadable
@@ -82,13 +82,14 @@ def test_rounds_end_where_nothing_can_be_read():
     assert len(list(rounds(Source()))) == 1
 
 
-def test_significant_bits_of_a_bag(monkeypatch, bag):
+def test_significant_bits_of_a_bag(tmp_path):
     """Images of a 12-bit camera in a bag."""
-    image = SimpleNamespace(
-        encoding="mono16", width=2, height=1, step=4, is_bigendian=0, data=np.array([4095, 2048], "<u2").view(np.uint8)
-    )
-    image.header = SimpleNamespace(stamp=SimpleNamespace(sec=1, nanosec=0), frame_id="")
-    monkeypatch.setattr(bag, "messages", lambda: iter([(START, image)]))
+    kind, types = "sensor_msgs/msg/Image", STORE.types
+    header = types["std_msgs/msg/Header"](stamp=types["builtin_interfaces/msg/Time"](sec=1, nanosec=0), frame_id="")
+    image = types[kind](header, 1, 2, "mono16", 0, 4, np.array([4095, 2048], "<u2").view(np.uint8))
+    with Writer(tmp_path / "deep", version=9) as writer:
+        writer.write(writer.add_connection("/image", kind, typestore=STORE), START, STORE.serialize_cdr(image, kind))
+    bag = BagSource(tmp_path / "deep")
     (dark,), (right,) = steps(bag), steps(bag, significant_bits=12)
     assert dark.frame.image[0, :, 0].tolist() == [15, 8]
     assert right.frame.image[0, :, 0].tolist() == [255, 128]
