@@ -75,6 +75,12 @@ def test_sixteen_bits_keep_the_upper_eight(suffix, channels):
     np.testing.assert_array_equal(decode_photo(data), np.broadcast_to(deep >> 8, (9, 11, 3)))
 
 
+@pytest.mark.parametrize("suffix", [".png", ".tiff"])
+def test_bits_that_a_camera_does_not_have_are_not_kept(suffix):
+    data = encoded(suffix, np.array([[0, 15, 16, 2048, 4095, 5000]], np.uint16))
+    assert decode_photo(data, significant_bits=12)[0, :, 1].tolist() == [0, 0, 1, 128, 255, 255]
+
+
 def test_twelve_bit_cameras_say_so_in_a_pgm():
     values = np.array([[0, 15, 16, 2048, 4095]], np.uint16)
     image = decode_photo(b"P5\n# a camera\n5 1\n4095\n" + values.astype(">u2").tobytes())
