@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 from torch import Tensor
@@ -74,9 +75,9 @@ class CheckReport:
         console.print(f"sizes at network resolution, width x height (images): {sizes or 'none'}")
         console.print(f"true background known behind {self.truth_behind:.1%} of the foreground")
         for warning in self.warnings:
-            console.print(f"[yellow]warning:[/] {warning}", highlight=False)
+            console.print(f"[yellow]warning:[/] {escape(warning)}", highlight=False)
         for problem in self.problems[:20]:
-            console.print(f"[red]problem:[/] {problem}", highlight=False, soft_wrap=True)
+            console.print(f"[red]problem:[/] {escape(problem)}", highlight=False, soft_wrap=True)
         if len(self.problems) > 20:
             console.print(f"… and {len(self.problems) - 20} problems more")
         if self.ok:

@@ -192,6 +192,14 @@ def test_a_damaged_label_does_not_end_a_check(tmp_path: Path) -> None:
     assert path.name in problem
 
 
+def test_names_are_printed_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Brackets are markup to rich, and a closing one that nothing opened ended the check."""
+    root = folder_tree(tmp_path / "x[/b] [front]")
+    (root / "images" / "hall.jpg").write_bytes(b"no image")
+    assert check_main(["--dataset", "folder", "--root", str(root), "--height", str(HEIGHT), "--workers", "0"]) == 1
+    assert "x[/b] [front]/images/hall.jpg: cannot read this photo" in capsys.readouterr().out
+
+
 def test_photos_of_sixteen_bits_are_those_of_eight(tmp_path: Path) -> None:
     dataset = Cityscapes(cityscapes_tree(tmp_path), "train", height=HEIGHT)
     photo = dataset.photos[0]
