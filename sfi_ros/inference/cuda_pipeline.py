@@ -110,7 +110,7 @@ class CudaPipeline:
         waited = time.perf_counter()
         # Upload, network and download are one launch: only their sum can be told from here.
         timing = Timing(download.uploaded - download.began, waited - download.uploaded, 0.0)
-        scenes[download.number] = [Scene(*planes, timing) for planes in results]
+        scenes[download.number] = [Scene(p[0], p[1], p[2], p[3], timing) for p in results]
 
     def _graph_for(self, images: Sequence[np.ndarray], input_height: int, at_input_size: bool) -> _Graph:
         key = (len(images), *images[0].shape[:2], input_height, at_input_size)
