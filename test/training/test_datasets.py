@@ -217,6 +217,7 @@ def test_hidden_files_are_neither_photos_nor_missed_as_labels(tmp_path: Path) ->
         for name in (*names, "extra.png"):
             (root / folder / f"._{Path(name).stem}.png").write_bytes(b"\0\5\x16\7" + bytes(120))
     (root / "images" / ".thumbnail.jpg").write_bytes(b"")
+    (root / "images" / "folder.png").mkdir()
     assert [path.name for path in Folder(root, height=HEIGHT).photos] == names
     cityscapes = cityscapes_tree(tmp_path / "c")
     (cityscapes / "leftImg8bit/train/aachen/._aachen_000000_000019_leftImg8bit.png").write_bytes(b"")

@@ -34,7 +34,7 @@ def require_folder(folder: Path, remedy: str) -> Path:
     """Return `folder`, or raise a `DatasetError` that names it and says what to do."""
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else "does not exist"
-        raise DatasetError(f"{folder} {what}: {remedy}")
+        raise DatasetError(f"{printable(folder)} {what}: {remedy}")
     return folder
 
 
@@ -48,6 +48,7 @@ def list_photos(folder: Path, pattern: str = "*") -> list[Path]:
         for path in folder.glob(pattern)
         if path.suffix.lower() in PHOTO_SUFFIXES
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and not path.is_dir()
     )
 
 
@@ -87,8 +88,8 @@ def require_same_size(labels: Tensor, labels_path: Path, photo: Tensor, photo_pa
     """Raise a `DatasetError` unless labels (H, W) and photo (3, H, W) have the same size."""
     if labels.shape != photo.shape[-2:]:
         raise DatasetError(
-            f"{labels_path}: labels are {labels.shape[1]}x{labels.shape[0]} (width x height) but their photo "
-            f"{photo_path.name} is {photo.shape[2]}x{photo.shape[1]}: export both at the same size"
+            f"{printable(labels_path)}: labels are {labels.shape[1]}x{labels.shape[0]} (width x height) but their "
+            f"photo {printable(photo_path.name)} is {photo.shape[2]}x{photo.shape[1]}: export both at the same size"
         )
 
 
@@ -98,7 +99,7 @@ def require_known_ids(labels: Tensor, path: Path, known: Tensor, remedy: str) ->
     unknown = (present & ~known).nonzero().flatten().tolist()
     if unknown:
         listed = ", ".join(map(str, unknown[:8])) + (", …" if len(unknown) > 8 else "")
-        raise DatasetError(f"{path}: unknown label id{'s' if len(unknown) > 1 else ''} {listed}: {remedy}")
+        raise DatasetError(f"{printable(path)}: unknown label id{'s' if len(unknown) > 1 else ''} {listed}: {remedy}")
 
 
 def known_id_table(ids: Iterable[int]) -> Tensor:
