@@ -43,7 +43,7 @@ COLUMNS = (
 
 
 def plain(weights: Path) -> Callable[[np.ndarray], Answer]:
-    """The network as it was trained: eager PyTorch in float32 on the CPU."""
+    """Return the network as it was trained: eager PyTorch in float32 on the CPU."""
     network = checkpoint.load(weights).network.eval()
 
     @torch.inference_mode()
@@ -55,7 +55,7 @@ def plain(weights: Path) -> Callable[[np.ndarray], Answer]:
 
 
 def by_engine(weights: Path, variant: str, device: str) -> Callable[[np.ndarray], Answer]:
-    """The engine; `variant` is "backend/precision" or the path of an exported network."""
+    """Return the engine; `variant` is "backend/precision" or the path of an exported network."""
     if variant.endswith(".onnx"):
         engine = InferenceEngine.load(variant, device=device, output_size="network")
     else:

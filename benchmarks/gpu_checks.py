@@ -198,7 +198,7 @@ def _places(batch: Sequence[np.ndarray], images: Sequence[np.ndarray]) -> list[i
 
 
 def _equal(got: Scene, want: Scene) -> float:
-    """The smaller share of equal pixels, of mask and classes."""
+    """Return the smaller share of equal pixels, of mask and classes."""
     return min(float((got.foreground == want.foreground).mean()), float((got.background == want.background).mean()))
 
 

@@ -71,7 +71,7 @@ class Machine:
         return PRECISIONS[precision].itemsize
 
     def table(self) -> tables.Table:
-        """The numbers as a table."""
+        """Return the numbers as a table."""
         columns = (tables.Column("what", "what", identity=True), tables.Column("value", "measured", ",.1f"))
         rows = [{"what": f"matmul {name}, GFLOP/s", "value": rate} for name, rate in self.matmul_gflops.items()]
         rows += [{"what": f"3x3 conv {name}, GFLOP/s", "value": rate} for name, rate in self.conv_gflops.items()]
@@ -126,7 +126,7 @@ def measure(device: str = "cpu", seconds: float = 0.3) -> Machine:
 
 
 def _best(function: Callable[[], object], seconds: float, device: torch.device) -> float:
-    """The shortest time that one call took."""
+    """Return the shortest time that one call took."""
     best, deadline = float("inf"), time.perf_counter() + seconds
     for _ in range(2):  # the first calls choose kernels
         function()

@@ -66,7 +66,7 @@ def street_mask(height: int, width: int, share: float) -> Tensor:
 
 
 def literal(features: Tensor, foreground: Tensor) -> Tensor:
-    """Sampling, dilation and Algorithm 1, as the paper has them."""
+    """Sample, dilate and run Algorithm 1, as the paper has them."""
     dilated = mpi.dilate(mpi.sample_mask(foreground, features))
     return torch.where(dilated, mpi.algorithm_1(features, dilated), features)
 
@@ -148,7 +148,7 @@ def measure(case: Case, device: torch.device, repeats: int) -> tables.Row:
 
 
 def measure_on_the_gpu(case: Case, device: torch.device, repeats: int, algorithm_1_ms: float) -> tables.Row:
-    """What a row has only on a GPU, beside what it has everywhere."""
+    """Return what a row has only on a GPU, beside what it has everywhere."""
     features, mask = case.inputs(device)
     inputs = _rotation(features)
     device_us = graph_microseconds(lambda f: mpi.max_pool_inpaint(f, mask), inputs, repeats)
@@ -163,7 +163,7 @@ def measure_on_the_gpu(case: Case, device: torch.device, repeats: int, algorithm
 
 
 def measure_compiled(case: Case, device: torch.device, repeats: int) -> tables.Row:
-    """What the call needs within `torch.compile`, which takes seconds to make each row's code."""
+    """Return what the call needs within `torch.compile`, which takes seconds to make each row's code."""
     features, mask = case.inputs(device)
     torch.compiler.reset()  # else it gives up after several sizes
     compiled = torch.compile(mpi.max_pool_inpaint, fullgraph=True, dynamic=False)
@@ -172,7 +172,7 @@ def measure_compiled(case: Case, device: torch.device, repeats: int) -> tables.R
 
 
 def _rotation(features: Tensor) -> list[Tensor]:
-    """Copies of the features, so many that caches cannot hold them, but 64 at most."""
+    """Return copies of the features, so many that caches cannot hold them, but 64 at most."""
     return [features.clone() for _ in range(min(CACHES // (features.numel() * features.element_size()) + 1, 64))]
 
 
@@ -208,7 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def feature_sizes(text: str) -> list[tuple[int, ...]]:
-    """The sizes of an option such as 512x64x128,32x32x64, for argparse's `type`."""
+    """Return the sizes of an option such as 512x64x128,32x32x64, for argparse's `type`."""
     sizes = [tuple(map(int, part.split("x"))) for part in text.split(",")]
     if any(len(size) != 3 for size in sizes):
         raise argparse.ArgumentTypeError(f"sizes must be CHANNELSxHEIGHTxWIDTH, not {text}")

@@ -100,7 +100,7 @@ class PackedSet:
 
 
 def cityscapes_items(dataset: Cityscapes, name: Path) -> list[Item]:
-    """The images of a Cityscapes split, with the manual truth where the dataset has it."""
+    """Return the images of a Cityscapes split, with the manual truth where the dataset has it."""
     manual = dataset.manual or [None] * len(dataset)
     items = []
     for photo, labels, truth in zip(dataset.photos, dataset.labels, manual, strict=True):
@@ -112,7 +112,7 @@ def cityscapes_items(dataset: Cityscapes, name: Path) -> list[Item]:
 
 
 def small_label_file(path: Path, *, cityscapes_ids: bool) -> bytes:
-    """A label file that trains the same and takes less room, as PNG.
+    """Return a label file that trains the same and takes less room, as PNG.
 
     Args:
         path: a label image.
@@ -191,7 +191,7 @@ class Pack:
 
 
 def half_weights(path: Path) -> bytes:
-    """A .safetensors file with its floating point in float16 and the same metadata."""
+    """Return a .safetensors file with its floating point in float16 and the same metadata."""
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata()
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -218,7 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def configuration(options: argparse.Namespace) -> dict[str, object]:
-    """The default recipe on the packed data; paths are relative to the folder in which training is started."""
+    """Return the default recipe on the packed data; paths are relative to the folder in which training is started."""
     tree = yaml.safe_load(CONFIGURATION.read_text(encoding="utf-8"))
     folder = str(options.output)
     sources = {entry.name: entry.source() for entry in options.train}

@@ -31,7 +31,7 @@ class LiteralSFINet(SFINet):
 
     @classmethod
     def of(cls, network: SceneNetwork) -> LiteralSFINet:
-        """The same parts, weights included."""
+        """Return the same parts, weights included."""
         parts = {name: getattr(network, name) for name in ("early", "late", "foreground", "decoder")}
         return cls(network.name, network.options, **parts).train(network.training)
 

@@ -64,7 +64,7 @@ ALONE_COLUMNS = (
 
 @contextlib.contextmanager
 def running(*command: str, environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen]:
-    """A Python process that is ended in the end."""
+    """Return a Python process that is ended in the end."""
     with log.open("w") as errors:
         process = subprocess.Popen(
             [sys.executable, *command], env=environment, stdout=subprocess.PIPE, stderr=errors, text=True

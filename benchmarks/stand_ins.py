@@ -37,7 +37,7 @@ def street_frames(width: int, height: int, count: int) -> np.ndarray:
 
 
 def folder_frames(folder: Path, width: int, height: int, count: int) -> np.ndarray:
-    """The first images of a folder, brought to one size: (count or fewer, height, width, 3) uint8 RGB.
+    """Return the first images of a folder, brought to one size: (count or fewer, height, width, 3) uint8 RGB.
 
     Raises:
         SourceError: no readable image in it.
@@ -54,7 +54,7 @@ def folder_frames(folder: Path, width: int, height: int, count: int) -> np.ndarr
 
 
 def weights_for(name: str, folder: Path, **options: str) -> Path:
-    """A checkpoint of a network: the one that ships where it fits, else a stand-in, written into `folder`.
+    """Return a checkpoint of a network: the one that ships where it fits, else a stand-in, written into `folder`.
 
     Args:
         name: in the zoo.
@@ -73,7 +73,7 @@ def weights_for(name: str, folder: Path, **options: str) -> Path:
 
 
 def exported(weights: Path, size: tuple[int, int], folder: Path) -> Path:
-    """The same network as ONNX for images of `size` = (height, width), written into `folder`; takes a minute.
+    """Return the same network as ONNX for images of `size` = (height, width), written into `folder`; takes a minute.
 
     Raises:
         RuntimeError, ValueError: see `sfi_ros.export.exporter.export_onnx`.
@@ -86,7 +86,7 @@ def exported(weights: Path, size: tuple[int, int], folder: Path) -> Path:
 
 @torch.no_grad()
 def stand_in(name: str, **options: str) -> SceneNetwork:
-    """An untrained network whose mask covers the street's objects about as a trained one's would; float32, eval."""
+    """Return an untrained network, float32, eval, whose mask covers the street's objects about as a trained one's."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = zoo.build(name, **options)

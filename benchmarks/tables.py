@@ -61,7 +61,7 @@ class Column:
     identity: bool = False
 
     def text(self, row: Row) -> str:
-        """The value of a row as it is printed."""
+        """Return the value of a row as it is printed."""
         value = row.get(self.key)
         if value is None:
             return "-"
@@ -87,7 +87,7 @@ class Table:
     notes: Sequence[str] = ()
 
     def identity(self, row: Row) -> tuple[str, ...]:
-        """What tells this row from others."""
+        """Return what tells this row from others."""
         return tuple(str(row.get(column.key)) for column in self.columns if column.identity)
 
 
@@ -179,7 +179,7 @@ def compare(path: Path, *tables: Table) -> None:
 
 
 def machine() -> dict[str, Any]:
-    """What this computer is, and how busy it was."""
+    """Return what this computer is, and how busy it was."""
     return {
         "processor": str(this_processor()),
         "cores": available_cores(),
@@ -203,7 +203,7 @@ def _measured_on() -> str:
 
 
 def commit() -> str:
-    """The commit of the working tree, with "-dirty" where it was changed since; "unknown" outside git."""
+    """Return the commit of the working tree, with "-dirty" where it was changed since; "unknown" outside git."""
     command = ["git", "--no-optional-locks", "describe", "--always", "--dirty", "--exclude=*"]
     try:
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
@@ -212,7 +212,7 @@ def commit() -> str:
 
 
 def numbers(text: str) -> list[int]:
-    """The numbers of an option such as 1,2,4, for argparse's `type`."""
+    """Return the numbers of an option such as 1,2,4, for argparse's `type`."""
     values = [int(part) for part in text.split(",")]
     if min(values) < 1:
         raise argparse.ArgumentTypeError(f"numbers must be 1 or more, not {text}")
@@ -220,17 +220,17 @@ def numbers(text: str) -> list[int]:
 
 
 def sizes(text: str) -> list[tuple[int, int]]:
-    """The (width, height) of an option such as 1920x1080,2160x1080, for argparse's `type`."""
+    """Return the (width, height) of an option such as 1920x1080,2160x1080, for argparse's `type`."""
     return [(int(width), int(height)) for width, _, height in (part.partition("x") for part in text.split(","))]
 
 
 def words(text: str) -> list[str]:
-    """The words of an option such as float32,bfloat16, for argparse's `type`."""
+    """Return the words of an option such as float32,bfloat16, for argparse's `type`."""
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _saved(text: str) -> Path:
-    """A file that exists: better to hear of it before a long measurement than behind it."""
+    """Return a file that exists: better to hear of it before a long measurement than behind it."""
     if not Path(text).is_file():
         raise argparse.ArgumentTypeError(f"{text} does not exist; --json of another run writes such a file")
     return Path(text)

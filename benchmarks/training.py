@@ -73,14 +73,14 @@ class Stopwatch:
         self._watch = threading.Thread(target=self._watch_gpu, daemon=True)
 
     def begin(self) -> None:
-        """Starts, when all that was asked of a GPU before is done."""
+        """Start, when all that was asked of a GPU before is done."""
         self._finish()
         self.waiting, self._began = 0.0, time.perf_counter()
         if self.device.type == "cuda":
             self._watch.start()
 
     def end(self) -> None:
-        """Stops, when the GPU has done what was asked of it."""
+        """Stop, when the GPU has done what was asked of it."""
         self._finish()
         assert self._began is not None
         self.seconds = time.perf_counter() - self._began
@@ -89,7 +89,7 @@ class Stopwatch:
             self._watch.join()
 
     def timed(self, loader: DataLoader) -> Iterator[Any]:
-        """The batches of a loader."""
+        """Return the batches of a loader."""
         batches = iter(loader)
         while True:
             asked = time.perf_counter()
@@ -140,7 +140,7 @@ class TimedStreetData(StreetData):
         return batches
 
     def fill_memory(self) -> None:
-        """Reads every training sample once, as the first epoch of a run would."""
+        """Read every training sample once, as the first epoch of a run would."""
         for dataset in self.training_set.datasets:
             for _ in DataLoader(
                 dataset,
@@ -168,7 +168,7 @@ class Measurement(Callback):
 
 
 def our_loop(configuration: Configuration, stopwatch: Stopwatch, warmup: int, steps: int) -> str:
-    """The loop of `training/train.py`, without validation and files; returns the precision."""
+    """Run the loop of `training/train.py`, without validation and files; returns the precision."""
     train.quiet_lightning()
     train.choose_gpu_kernels(configuration)
     data = TimedStreetData(configuration, stopwatch)
@@ -188,7 +188,7 @@ def our_loop(configuration: Configuration, stopwatch: Stopwatch, warmup: int, st
 
 
 def released_loop(configuration: Configuration, stopwatch: Stopwatch, warmup: int, steps: int) -> str:
-    """A loop as of the released code; returns the precision."""
+    """Run a loop as of the released code; returns the precision."""
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.benchmark = False
     device, batch_size = stopwatch.device, configuration.data.batch_size
@@ -215,7 +215,7 @@ def released_loop(configuration: Configuration, stopwatch: Stopwatch, warmup: in
 
 
 def write_street(folder: Path) -> None:
-    """Writes frames of the street as a Cityscapes tree."""
+    """Write frames of the street as a Cityscapes tree."""
     streets = [SyntheticStreet(seed=seed, width=2 * DRAWN_HEIGHT, height=DRAWN_HEIGHT) for seed in range(3)]
     generator = np.random.default_rng(0)
     for number in range(PHOTOS):

@@ -55,7 +55,7 @@ class Case:
         return network_size(self.source[1], self.source[0], self.height)
 
     def load(self, weights: Path) -> InferenceEngine | released.ReleasedEngine:
-        """What is measured."""
+        """Return what is measured."""
         if self.backend == LITERAL:
             if self.threads:
                 torch.set_num_threads(self.threads)
@@ -70,7 +70,7 @@ class Case:
         )
 
     def baseline(self) -> Case:
-        """The row that this one is compared with."""
+        """Return the row that this one is compared with."""
         return replace(self, network=released.NAME, backend=LITERAL, precision="float32", batch=1)
 
 
@@ -137,7 +137,7 @@ class Worker:
             self._process.terminate()
 
     def _answer(self, seconds: float | None = None) -> Any:
-        """What the process says, having been told `seconds`; None after a problem."""
+        """Return what the process says, having been told `seconds`; None after a problem."""
         assert self._connection is not None and self._process is not None
         try:
             if seconds is not None:

@@ -118,7 +118,7 @@ SCENE_OUTPUTS: Final = (FOREGROUND_MASK, BACKGROUND, BACKGROUND_CONFIDENCE, FORE
 
 
 def scene_of(pixels: Mapping[str, np.ndarray], timing: Timing) -> Scene:
-    """The scene that `SCENE_OUTPUTS` were made from: name -> (H, W) uint8."""
+    """Return the scene that `SCENE_OUTPUTS` were made from: name -> (H, W) uint8."""
     return Scene(
         (pixels[FOREGROUND_MASK.name] > 0).astype(np.uint8),
         pixels[BACKGROUND.name],
@@ -129,7 +129,7 @@ def scene_of(pixels: Mapping[str, np.ndarray], timing: Timing) -> Scene:
 
 
 def output_named(name: str) -> Output:
-    """The output of that name.
+    """Return the output of that name.
 
     Raises:
         ValueError: there is none.

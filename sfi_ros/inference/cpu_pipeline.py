@@ -76,7 +76,7 @@ def _images_per_pass(images: Tensor) -> int:
 
 
 def _as_tensor(image: np.ndarray) -> Tensor:
-    """An image as (1, 3, H, W) uint8, channels last: its bytes are not rearranged."""
+    """Return an image as (1, 3, H, W) uint8, channels last: its bytes are not rearranged."""
     if not (image.flags.c_contiguous and image.flags.writeable):  # PyTorch shares memory with neither
         image = image.copy()
     return torch.from_numpy(image[None]).permute(0, 3, 1, 2)

@@ -68,7 +68,7 @@ def choose_precision(precision: str, device: torch.device) -> torch.dtype:
 
 
 def possible_precisions(device: torch.device) -> list[str]:
-    """The precisions in which an engine runs on a device, by name, the fastest first."""
+    """Return the precisions in which an engine runs on a device, by name, the fastest first."""
     return ["float16", "bfloat16", "float32"] if device.type == "cuda" else processor.this_processor().precisions
 
 

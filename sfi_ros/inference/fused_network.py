@@ -33,7 +33,7 @@ _NAMED_PAIRS: Final = (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"))
 
 
 def folded(network: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    """A copy of `network` in evaluation mode without batch norms, on `device`, in `dtype`, channels last.
+    """Return a copy of `network` in evaluation mode without batch norms, on `device`, in `dtype`, channels last.
 
     Its results differ from the network's by rounding only. It cannot be trained.
     """
@@ -44,7 +44,7 @@ def folded(network: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.M
 
 
 def folded_for_onednn(network: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """The same for the CPU, every convolution and the activation that follows it directly as one oneDNN primitive.
+    """Return the same for the CPU, each convolution and the activation directly behind it as one oneDNN primitive.
 
     Parts that do nothing in evaluation are taken out of sequences: calling a hundred of them takes a millisecond.
     """
@@ -55,8 +55,10 @@ def folded_for_onednn(network: nn.Module, dtype: torch.dtype) -> nn.Module:
 
 
 def rounded(weight: Tensor, dtype: torch.dtype) -> Tensor:
-    """Filters (out, in, h, w) in `dtype`, each (h, w) rounded such that its sum stays, and with it what evenly
-    coloured parts of an image give."""
+    """Return filters (out, in, h, w) in `dtype`, each (h, w) rounded such that its sum stays.
+
+    With the sum stays what evenly coloured parts of an image give.
+    """
     filters = weight.detach().flatten(2)
     order = filters.abs().argsort(2, descending=True)  # what the last and smallest takes over is the least
     values = filters.gather(2, order)
@@ -99,7 +101,7 @@ def _is_pointwise(conv: nn.Conv2d) -> bool:
 
 
 def _shorten_sequences(module: nn.Module) -> None:
-    """Drops what does nothing from sequences, and sequences around a single part."""
+    """Drop what does nothing from sequences, and sequences around a single part."""
     for name, child in list(module.named_children()):
         _shorten_sequences(child)
         if isinstance(child, nn.Sequential):
@@ -121,7 +123,7 @@ def _fold_batch_norms(sequence: nn.Sequential) -> None:
 
 
 def _take_activation(module: nn.Module, conv_name: str) -> Activation:
-    """The activation behind a convolution of an `nn.Sequential`, which is taken out; none elsewhere."""
+    """Return the activation behind a convolution of an `nn.Sequential`, which is taken out; none elsewhere."""
     if not isinstance(module, nn.Sequential):
         return _NO_ACTIVATION
     names = list(module._modules)

@@ -116,7 +116,7 @@ def _check_parts(view: memoryview) -> None:
 
 
 def _fields(view: memoryview, begin: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-    """The fields of one message: number, start of the field, begin and end of its value."""
+    """Return the fields of one message: number, start of the field, begin and end of its value."""
     position = begin
     while position < end:
         start = position
@@ -139,7 +139,7 @@ def _fields(view: memoryview, begin: int, end: int) -> Iterator[tuple[int, int, 
 
 
 def _varint(view: memoryview, position: int, end: int) -> tuple[int, int]:
-    """A number of variable length, and the position behind it."""
+    """Return a number of variable length, and the position behind it."""
     value = 0
     for shift in range(0, 70, 7):
         if position >= end:

@@ -190,7 +190,7 @@ def import_onnxruntime() -> ModuleType:
 
 
 def read_exported(path: str | Path) -> tuple[Metadata, ExportRecord]:
-    """What an exported `.onnx` file says about itself. ONNX Runtime is not needed for that.
+    """Return what an exported `.onnx` file says about itself. ONNX Runtime is not needed for that.
 
     Raises:
         MissingFileError: no such file.

@@ -50,7 +50,7 @@ class Processor:
 
 @functools.cache
 def this_processor() -> Processor:
-    """The processor of this computer, as far as PyTorch and oneDNN use it.
+    """Return the processor of this computer, as far as PyTorch and oneDNN use it.
 
     Both can be told to use less of it, by the environment variables ATEN_CPU_CAPABILITY and ONEDNN_MAX_CPU_ISA.
     """
@@ -66,7 +66,7 @@ def this_processor() -> Processor:
 
 
 def available_cores() -> int:
-    """The cores that this process may use."""
+    """Return the cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

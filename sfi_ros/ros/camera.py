@@ -74,7 +74,7 @@ class Camera:
         self._mailbox.clear()
 
     def problems(self) -> str:
-        """What is wrong with the publishers of the image topic, in one line; "" if nothing is."""
+        """Return what is wrong with the publishers of the image topic, in one line; "" if nothing is."""
         package, name = self._type.__module__.split(".")[0], self._type.__name__
         return "; ".join(publisher_problems(self._node, self.topic, f"{package}/msg/{name}", self._qos))
 

@@ -133,7 +133,7 @@ class Child:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
 
     def running(self) -> bool:
-        """True while it runs, False after it ended well.
+        """Return True while it runs, False after it ended well.
 
         Raises:
             DemoError: it ended with an error; quotes its last lines.
@@ -164,7 +164,7 @@ class SyntheticTruth:
         self._street, self._next = SyntheticStreet(seed=UNSEEN_SEED), 0
 
     def find(self, image: np.ndarray) -> SyntheticFrame | None:
-        """The frame with exactly these pixels, None if there is none among the next ones."""
+        """Return the frame with exactly these pixels, None if there is none among the next ones."""
         for number in range(self._next, self._next + self._LOOK_AHEAD):
             frame = self._street.frame(number)
             if np.array_equal(frame.image, image):
@@ -272,7 +272,7 @@ def _print_summary(summary: dict[str, Any], output: Path) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """Keeps the demo to this machine and away from robots in the same network."""
+    """Keep the demo to this machine and away from robots in the same network."""
     environment = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", **profile_environment()}
     if os.environ.get("ROS_DISTRO") == "humble":  # which knows only this name for it; later ones warn of it
         environment["ROS_LOCALHOST_ONLY"] = "1"

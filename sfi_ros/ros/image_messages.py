@@ -52,7 +52,7 @@ def rgb_of(
 
 
 def _through_cv_bridge(message: Image, max_megapixels: float) -> np.ndarray:
-    """What `encodings` does not know, an installed cv_bridge may; for all else OpenCV does the same."""
+    """Let an installed cv_bridge convert what `encodings` does not know; for all else OpenCV does the same."""
     what = f"{message.encoding} image of {message.width}x{message.height}"
     check_size(message.width, message.height, what, max_megapixels)
     try:
@@ -94,7 +94,7 @@ def compressed_message(pixels: np.ndarray, header: Header, quality: int = 90) ->
 
 
 def _filled(pixels: np.ndarray) -> array.array:
-    """The pixels as the type that rclpy stores; assigning an ndarray to `.data` instead would convert every byte."""
+    """Return pixels as the type that rclpy stores; assigning an ndarray to `.data` would convert every byte."""
     data = array.array("B")
     data.frombytes(np.ascontiguousarray(pixels))
     return data

@@ -80,7 +80,7 @@ class Monitor:
             self._forget()
 
     def resume(self) -> None:
-        """The camera was subscribed to anew: how old its last frame is says nothing."""
+        """Note that the camera was subscribed to anew: how old its last frame is says nothing."""
         with self._lock:
             self._began = time.monotonic()
             self._newest = None
@@ -92,7 +92,7 @@ class Monitor:
             self._forget()
 
     def arrived(self, stamp: float, now: float, *, dropped_another: bool) -> None:
-        """A frame arrived; `stamp` and `now` are seconds of the node's clock."""
+        """Count a frame that arrived; `stamp` and `now` are seconds of the node's clock."""
         with self._lock:
             went_back = self._newest_stamp is not None and stamp < self._newest_stamp - 0.5
             if went_back:
@@ -111,25 +111,25 @@ class Monitor:
             self._count("lost", count)
 
     def rejected(self, reason: str) -> None:
-        """A frame could not be decoded."""
+        """Count a frame that could not be decoded."""
         with self._lock:
             self._last_rejection = reason
             self._count("rejected")
 
     def failed(self, reason: str) -> None:
-        """A frame could not be inferred or published."""
+        """Count a frame that could not be inferred or published."""
         with self._lock:
             self._last_failure = reason
             self._count("failed")
 
     def published(self, stages: dict[str, float]) -> None:
-        """A scene went out; `stages` are seconds, without "transport" where the stamp is not comparable."""
+        """Count a scene that went out; `stages` are seconds, without "transport" where the stamp is not comparable."""
         with self._lock:
             self._count("published")
             self._stages.append((time.monotonic(), stages))
 
     def snapshot(self) -> Snapshot:
-        """The state now."""
+        """Return the state now."""
         with self._lock:
             now = time.monotonic()
             span = min(WINDOW, max(now - self._began, 1e-3))

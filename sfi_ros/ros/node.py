@@ -182,7 +182,7 @@ class InpaintNode(LifecycleNode):
         return engine
 
     def _unless_halted(self, step: Callable[[], T]) -> T:
-        """What `step` returns; gives it up, in its thread, when the process is to end: it may take minutes."""
+        """Return what `step` returns; gives it up, in its thread, when the process is to end: it may take minutes."""
         result: Future[T] = Future()
 
         def run() -> None:

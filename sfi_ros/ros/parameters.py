@@ -33,7 +33,7 @@ class Parameters:
         node.add_on_set_parameters_callback(self._accept)
 
     def __getitem__(self, name: str) -> Any:
-        """The value now; safe from any thread."""
+        """Return the value now; safe from any thread."""
         return self._node.get_parameter(name).value
 
     def _accept(self, changes: list[Parameter]) -> SetParametersResult:
@@ -50,7 +50,7 @@ class Parameters:
 
 
 def _descriptor(setting: Setting) -> ParameterDescriptor:
-    """What `ros2 param describe` shows."""
+    """Return what `ros2 param describe` shows."""
     descriptor = ParameterDescriptor(
         description=setting.description,
         read_only=setting.change is Change.NEVER,

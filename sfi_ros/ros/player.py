@@ -200,7 +200,7 @@ class CameraPlayer(Node):
         return None
 
     def _recorded_calibration(self, bag: BagSource) -> Calibration | None:
-        """The bag's. Where the one that was recorded cannot be used, none is made up: the camera had none."""
+        """Return the bag's. Where the one that was recorded cannot be used, none is made up: the camera had none."""
         recorded = bag.calibration()
         if recorded is None:
             return None

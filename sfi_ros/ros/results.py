@@ -107,7 +107,7 @@ class Results:
         return self._node.create_publisher(message_type, topic, result_qos(), qos_overriding_options=overridable())
 
     def _published_label_info(self, output: Output) -> Publisher:
-        """A publisher that has said what the values of an output mean, to whoever subscribes later, too."""
+        """Return a publisher that has said what the values of an output mean, to whoever subscribes later, too."""
         publisher = self._node.create_publisher(LabelInfo, f"~/{output.label_info}", latched_qos())
         message = LabelInfo(threshold=0.0)
         message.header.stamp = self._node.get_clock().now().to_msg()

@@ -31,7 +31,7 @@ class BuildError(RuntimeError):
 
 
 def missing() -> str:
-    """What a build needs and this machine lacks; "" if nothing."""
+    """Return what a build needs and this machine lacks; "" if nothing."""
     if not (shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")):
         return "a C++ compiler (Ubuntu: apt install g++)"
     tools = Path(sys.executable).parent
@@ -91,7 +91,7 @@ def python_path(install: Path) -> Path:
 
 
 def _source(folder: Path, package: Path, *, link: bool) -> Path:
-    """What CMake needs of the checkout: it refuses include folders inside its source, such as those of .venv."""
+    """Return what CMake needs of the checkout: it refuses include folders inside its source, such as those of .venv."""
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
@@ -105,7 +105,7 @@ def _source(folder: Path, package: Path, *, link: bool) -> Path:
 
 
 def _shadow_prefix(prefix: Path) -> Path:
-    """This environment's ROS prefix, with CMake files that name its own Python instead of the wheel builders'.
+    """Return this environment's ROS prefix, with CMake files that name its own Python instead of the wheel builders'.
 
     Everything but those files is a link, so the environment itself stays as pip left it.
     """

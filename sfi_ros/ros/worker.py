@@ -142,7 +142,7 @@ class Worker:
         self._monitor.published(stages)
 
     def _calibration(self, stamp: int, image: np.ndarray, size: tuple[int, int]) -> Calibration | None:
-        """The camera's, for results of `size`; asked for last, since it may arrive after its image."""
+        """Return the camera's, for results of `size`; asked for last, since it may arrive after its image."""
         try:
             calibration = self._calibrations.of(stamp)
             if calibration is None:

@@ -47,7 +47,7 @@ class Backdrop:
         self._picture[self._horizon - max(2, round(0.008 * focal)) :] = np.clip(base, 0, 255)
 
     def view(self, camera: Camera) -> np.ndarray:
-        """The (H, W, 4) cut-out of RGB and label id behind everything."""
+        """Return the (H, W, 4) cut-out of RGB and label id behind everything."""
         forward = camera.rotation @ np.array([camera.bend * 60.0, 0.5 * camera.climb * 130.0, 1.0])
         x, y = camera.pixels(forward[None])[0]
         left = round(self._picture.shape[1] / 2 - x + self._focal * camera.bend * 60.0)

@@ -57,7 +57,7 @@ class Camera:
         return ahead < -radius or abs(turned) > reach
 
     def first_ground_row(self, farthest: float) -> int:
-        """The first image row on which ground nearer than `farthest` metres can be seen."""
+        """Return the first image row on which ground nearer than `farthest` metres can be seen."""
         y = 0.5 * self.climb * farthest**2 - self.y
         edges = np.array([[-0.6 * farthest, y, farthest], [0.6 * farthest, y, farthest]]) @ self.rotation.T
         rows = self.pixels(edges)[:, 1]
@@ -95,7 +95,7 @@ class Drive:
         return self._start + self.speed * time + 0.8 * np.sin(0.35 * time + self._phase[0])
 
     def camera(self, time: float) -> Camera:
-        """The camera at `time` seconds."""
+        """Return the camera at `time` seconds."""
         s = self.travelled(time)
         sway, yaw, bounce = self._sway * np.sin(self._rhythm * time + self._phase[:3])
         pitch = self._pitch + bounce

@@ -26,7 +26,7 @@ def fixed_point(pixels: np.ndarray) -> np.ndarray:
 
 
 def cut_near(axes: np.ndarray) -> np.ndarray:
-    """The part of a polygon (N, 3) in camera coordinates beyond NEAR; may be empty."""
+    """Return the part of a polygon (N, 3) in camera coordinates beyond NEAR; may be empty."""
     kept = []
     for a, b in zip(axes, np.roll(axes, -1, axis=0), strict=True):
         if a[2] >= NEAR:
@@ -66,7 +66,7 @@ class Texture:
         self.mean = rgb.reshape(-1, 3).mean(axis=0)
 
     def level(self, width: float, height: float) -> np.ndarray:
-        """The (h, w, 4) copy to be seen `width` x `height` pixels large; the fourth channel is the label."""
+        """Return the (h, w, 4) copy to be seen `width` x `height` pixels large; the fourth channel is the label."""
         full = self._levels[0, 0]
         key = tuple(
             min(int(math.log2(max(have / max(want, 1.0), 1.0)) + 0.2), max(0, int(math.log2(have)) - 1))
@@ -95,7 +95,7 @@ class Canvas:
         return np.minimum(rgb * (1 - share) + self.light.haze * share, 255)
 
     def _fade(self, patch: np.ndarray, distance: float, label: int) -> np.ndarray:
-        """A patch (h, w, 4) as seen from `distance` metres; its fourth channel is `label` or does not matter."""
+        """Return a patch (h, w, 4) as seen from `distance` metres; its fourth channel is `label` or does not matter."""
         share = self.light.fade(distance)
         if share < 0.02:
             return patch

@@ -34,7 +34,7 @@ def _strip(side: int, inner: float, outer: float) -> slice:
 
 
 def _noise(rng: np.random.Generator, scales: dict[int, float], size: int = 512) -> np.ndarray:
-    """A (size, size) float32 tile of noise around 0: standard deviation per texel size."""
+    """Return a (size, size) float32 tile of noise around 0: standard deviation per texel size."""
     total = np.zeros((size, size), np.float32)
     for scale, sigma in scales.items():
         small = rng.normal(0, sigma, (size // scale, size // scale)).astype(np.float32)
@@ -43,7 +43,7 @@ def _noise(rng: np.random.Generator, scales: dict[int, float], size: int = 512) 
 
 
 def _tiled(tile: np.ndarray) -> np.ndarray:
-    """The tile repeated over the map, as a brightness factor in uint8 with 128 = 1."""
+    """Return the tile repeated over the map, as a brightness factor in uint8 with 128 = 1."""
     tile = np.clip(np.rint(128 * (1 + tile)), 0, 255).astype(np.uint8)
     return np.tile(tile, (_ROWS // tile.shape[0] + 1, _COLUMNS // tile.shape[1] + 1))[:_ROWS, :_COLUMNS]
 
@@ -212,7 +212,7 @@ def paint_map(
 
 
 def _per_channel(curve: np.ndarray) -> np.ndarray:
-    """A (256, 3) curve as a lookup table of cv2.LUT."""
+    """Return a (256, 3) curve as a lookup table of cv2.LUT."""
     return np.clip(np.rint(curve), 0, 255).astype(np.uint8)[None]
 
 
@@ -251,8 +251,11 @@ class Ground:
         return self._levels[along, across]
 
     def view(self, camera: Camera) -> tuple[int, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """The ground as the camera sees it: first row, colours (h, W, 3), labels (h, W), brightness (h, W) uint8 in
-        which the kerb's face is darker, and (h, W) uint8 1 where there is ground."""
+        """Return the ground as the camera sees it.
+
+        That is its first row, colours (h, W, 3), labels (h, W), brightness (h, W) uint8 in which the kerb's face is
+        darker, and (h, W) uint8, 1 where there is ground.
+        """
         top = camera.first_ground_row(_FARTHEST)
         u = (np.arange(camera.width, dtype=np.float32) - np.float32(camera.matrix[0, 2])) / np.float32(camera.focal)
         v = (np.arange(top, camera.height, dtype=np.float32) - np.float32(camera.matrix[1, 2])) / np.float32(

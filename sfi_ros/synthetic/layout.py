@@ -74,7 +74,7 @@ class Layout:
         return mouths or (margin > 2 and any(abs(zebra - s) < margin + 2 for zebra in self.zebras))
 
     def blocks(self, side: int) -> list[tuple[float, float, bool]]:
-        """The stretches of one side between its side streets: start, end, and whether a mouth precedes it."""
+        """Return the stretches of one side between its side streets: start, end, and whether a mouth precedes it."""
         start, after_mouth, blocks = 0.0, False, []
         for street in sorted((x for x in self.side_streets if x.side == side), key=lambda x: x.s):
             reach = street.half_width + street.walk

@@ -41,7 +41,7 @@ class Person:
     poses: dict[tuple[int, bool, bool], Pose] = field(default_factory=dict, compare=False, repr=False)
 
     def pose(self, phase: float, stride: float, cycling: bool) -> Pose:
-        """The body at a moment of its gait, of which _GAIT_STEPS are told apart and kept."""
+        """Return the body at a moment of its gait, of which _GAIT_STEPS are told apart and kept."""
         key = (int(phase * (_GAIT_STEPS / (2 * np.pi))) % _GAIT_STEPS, stride > 0, cycling)
         if key not in self.poses:
             angle = key[0] * (2 * np.pi / _GAIT_STEPS)
@@ -101,7 +101,7 @@ class _Limbs:
 
 
 def _walker(person: Person, phase: float, stride: float) -> _Limbs:
-    """A walking (stride 1) or standing (stride 0) body, 1.75 m tall before scaling."""
+    """Return a walking (stride 1) or standing (stride 0) body, 1.75 m tall before scaling."""
     limbs, b = _Limbs(), person.build
     for side in (-1, 1):
         swing = stride * np.sin(phase + (np.pi if side > 0 else 0))
@@ -136,7 +136,7 @@ def _head(limbs: _Limbs, person: Person, neck: tuple[float, float, float], label
 
 
 def _rider(person: Person, phase: float) -> _Limbs:
-    """A cyclist on a bicycle without its wheels, 1.75 m tall before scaling."""
+    """Return a cyclist on a bicycle without its wheels, 1.75 m tall before scaling."""
     limbs, b = _Limbs(), person.build
     dark = person.shoes * 0.5 + 15
     frame = person.hair * 0.6 + [90, 20, 20] if person.coat else np.array([40.0, 45, 55])
@@ -194,7 +194,7 @@ class Figure:
 
 
 def shape_figures(figures: list[Figure], canvas: Canvas) -> list[Shapes]:
-    """What to paint for each figure; all of them are computed together, numpy being slow on small arrays."""
+    """Return what to paint for each figure; all of them are computed together, numpy being slow on small arrays."""
     if not figures:
         return []
     camera, light = canvas.camera, canvas.light
@@ -251,7 +251,7 @@ def _to_axes(canvas: Canvas, points: np.ndarray, place: np.ndarray) -> np.ndarra
 
 
 def _wheels(canvas: Canvas, place: np.ndarray, lit: np.ndarray) -> list[Fill]:
-    """A bicycle's wheels."""
+    """Return a bicycle's wheels."""
     scale, fills = float(canvas.camera.focal / place[0] * place[5]), []
     tyre, spokes = canvas.hazed(np.array([[25.0, 25, 27], [80, 80, 82]]) * lit, float(place[0])).tolist()
     for z in (-0.52, 0.54):

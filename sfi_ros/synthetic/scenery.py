@@ -141,8 +141,10 @@ class Scenery:
         self._order = np.array([thing.s for thing in self.things])
 
     def view(self, camera: Camera) -> list[tuple[float, Panel | Tree | Post, np.ndarray, np.ndarray]]:
-        """What may be in the picture, farthest first: metres ahead, thing, and its points in camera coordinates and
-        in pixels, projected all at once."""
+        """Return what may be in the picture, farthest first.
+
+        For each thing: metres ahead, the thing, and its points in camera coordinates and in pixels, projected at once.
+        """
         ahead = (self._order - camera.s) % LENGTH
         shift = np.repeat(ahead - self._order, self._counts)
         axes = camera.axes(self._points[:, 0] + shift, self._points[:, 1], self._points[:, 2])
@@ -255,7 +257,7 @@ class Scenery:
         self._shadow([(near, s0), (near, s1), (far, s1), (far, s0)], height)
 
     def _flank(self, front: np.ndarray, depth: float) -> Texture:
-        """The end wall that faces the camera, in the style of the front."""
+        """Return the end wall that faces the camera, in the style of the front."""
         want = round(depth * TEXELS)
         if depth > 20:
             repeats = -(-want // front.shape[1])

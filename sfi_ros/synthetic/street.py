@@ -83,7 +83,7 @@ class SyntheticStreet:
         return self._drive.matrix.copy()
 
     def frames(self, count: int) -> Iterator[SyntheticFrame]:
-        """The first `count` frames."""
+        """Return the first `count` frames."""
         return (self.frame(index) for index in range(count))
 
     def frame(self, index: int) -> SyntheticFrame:

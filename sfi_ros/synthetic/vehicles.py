@@ -53,7 +53,7 @@ class _Builder:
         return points
 
     def inset(self, quad: np.ndarray, x: tuple[float, float], y: tuple[float, float], colour: np.ndarray) -> None:
-        """A detail on a quad (bottom a, bottom b, top b, top a), between fractions `x` along and `y` up."""
+        """Return a detail on a quad (bottom a, bottom b, top b, top a), between fractions `x` along and `y` up."""
         a, b, c, d = quad
         at = [(1 - v) * ((1 - u) * a + u * b) + v * ((1 - u) * d + u * c) for u, v in
               ((x[0], y[0]), (x[1], y[0]), (x[1], y[1]), (x[0], y[1]))]  # fmt: skip
@@ -62,8 +62,10 @@ class _Builder:
     def loft(
         self, stations: list[tuple[float, float, float, float, float]], colour: np.ndarray
     ) -> dict[str, list[np.ndarray]]:
-        """A closed body through cross-sections (forward, bottom, top, half width below, half width above), rear first.
-        Returns its quads by where they face, each as bottom a, bottom b, top b, top a."""
+        """Return the quads of a closed body by where they face, each as bottom a, bottom b, top b, top a.
+
+        It runs through cross-sections (forward, bottom, top, half width below, half width above), rear first.
+        """
         rings = [
             np.array([[-low, bottom, z], [low, bottom, z], [high, top, z], [-high, top, z]])
             for z, bottom, top, low, high in stations
@@ -79,7 +81,7 @@ class _Builder:
         return quads
 
     def wheels(self, z: float, radius: float, half: float) -> None:
-        """The treads of one axle; the discs come last, by `discs`."""
+        """Return the treads of one axle; the discs come last, by `discs`."""
         for x in (-half + 0.1, half - 0.1):
             self.inside = np.array([x, radius, z])
             for end in (-1, 1):
@@ -113,7 +115,7 @@ class _Builder:
 
 
 def make_car(rng: np.random.Generator) -> Mesh:
-    """A saloon, hatchback, estate or sports utility."""
+    """Return a saloon, hatchback, estate or sports utility."""
     build, paint = _Builder(), np.array(_PAINTS[rng.integers(len(_PAINTS))]) * rng.uniform(0.85, 1.15)
     kind = rng.choice(["saloon", "hatchback", "estate", "suv"], p=[0.28, 0.34, 0.18, 0.2])
     length = {"saloon": 4.6, "hatchback": 3.9, "estate": 4.6, "suv": 4.4}[str(kind)] * rng.uniform(0.95, 1.06)
@@ -183,7 +185,7 @@ def make_car(rng: np.random.Generator) -> Mesh:
 
 
 def make_van(rng: np.random.Generator) -> Mesh:
-    """A delivery van or minibus; Cityscapes calls it a car."""
+    """Return a delivery van or minibus; Cityscapes calls it a car."""
     build = _Builder()
     paint = np.array(_PAINTS[rng.choice([2, 3, 4, 5, 5, 5, 7, 12])]) * rng.uniform(0.85, 1.1)
     length, half, roof = rng.uniform(4.7, 6.0), rng.uniform(0.94, 1.02), rng.uniform(1.95, 2.6)
@@ -231,7 +233,7 @@ def make_van(rng: np.random.Generator) -> Mesh:
 
 
 def make_truck(rng: np.random.Generator) -> Mesh:
-    """A cab with a box body."""
+    """Return a cab with a box body."""
     build = _Builder()
     paint, cargo = (
         np.array(_PAINTS[rng.integers(4, 15)]),
@@ -274,7 +276,7 @@ def make_truck(rng: np.random.Generator) -> Mesh:
 
 
 def make_bus(rng: np.random.Generator) -> Mesh:
-    """A city bus."""
+    """Return a city bus."""
     build = _Builder()
     paint = np.array([[215, 180, 40], [170, 30, 32], [225, 225, 222], [40, 80, 140], [60, 130, 80]])[
         rng.integers(5)
@@ -328,7 +330,7 @@ class Vehicle:
 
 
 def shape_vehicles(vehicles: list[Vehicle], canvas: Canvas) -> list[Shapes]:
-    """What to paint for each vehicle; all of them are computed together, numpy being slow on small arrays."""
+    """Return what to paint for each vehicle; all of them are computed together, numpy being slow on small arrays."""
     if not vehicles:
         return []
     camera, meshes = canvas.camera, [vehicle.mesh for vehicle in vehicles]
