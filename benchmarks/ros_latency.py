@@ -95,7 +95,7 @@ def measure(arguments: argparse.Namespace, picture: Path, *, profile: bool, with
             log = Path(folder) / name
             return stack.enter_context(running(*command, environment=environment, log=log))
 
-        ear = start("listener", ends, *(("results", MASK) if with_node else ("images", IMAGE)), str(START))
+        listener = start("listener", ends, *(("results", MASK) if with_node else ("images", IMAGE)), str(START))
         if with_node:
             settings = [f"weights:={json.dumps(arguments.weights)}", f"device:={arguments.device}"]
             words = [word for setting in settings for word in ("-p", setting)]
@@ -104,8 +104,8 @@ def measure(arguments: argparse.Namespace, picture: Path, *, profile: bool, with
             "camera", ends, "camera", IMAGE, str(START), str(picture), str(arguments.rate), str(arguments.seconds)
         )
         sent = json.loads(eye.communicate(timeout=2 * START + 10 * arguments.seconds)[0])["sent"]
-        heard = json.loads(ear.communicate(timeout=2 * START)[0])
-    return {"sent": sent, **heard}
+        received = json.loads(listener.communicate(timeout=2 * START)[0])
+    return {"sent": sent, **received}
 
 
 def engine_alone(arguments: argparse.Namespace, pixels: np.ndarray) -> float:

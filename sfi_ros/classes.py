@@ -1,7 +1,7 @@
 """The words of the task: which label ids are foreground and which background class each id belongs to.
 
-Ids are those of the Cityscapes label definition, which KITTI semantics shares. Every other room imports
-from here; nothing is derived twice.
+Ids are those of the Cityscapes label definition, which KITTI semantics shares. Everything else imports
+them from here.
 """
 
 from __future__ import annotations
