@@ -100,10 +100,10 @@ def measure(arguments: argparse.Namespace, picture: Path, *, profile: bool, with
             settings = [f"weights:={json.dumps(arguments.weights)}", f"device:={arguments.device}"]
             words = [word for setting in settings for word in ("-p", setting)]
             start("node", "-m", "sfi_ros.ros.inpaint_node", "--ros-args", *words, "-r", f"image:={IMAGE}")
-        eye = start(
+        player = start(
             "camera", ends, "camera", IMAGE, str(START), str(picture), str(arguments.rate), str(arguments.seconds)
         )
-        sent = json.loads(eye.communicate(timeout=2 * START + 10 * arguments.seconds)[0])["sent"]
+        sent = json.loads(player.communicate(timeout=2 * START + 10 * arguments.seconds)[0])["sent"]
         received = json.loads(listener.communicate(timeout=2 * START)[0])
     return {"sent": sent, **received}
 
