@@ -20,28 +20,29 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import cv2
-import lightning
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback
 from torch.utils.data import DataLoader
 
 from benchmarks import tables
 from benchmarks.released import LiteralSFINet
 from sfi_ros.network.preprocessing import normalize
 from sfi_ros.synthetic import SyntheticStreet
-from training import train
 from training.configuration import Configuration, load
-from training.data.data_module import DeviceBatches, StepBatches, StreetData, automatic_workers, stack
-from training.learning.lightning_module import InpaintingModule, build_network, build_optimizer
+from training.data.loaders import StepBatches, TrainingData, automatic_workers
+from training.data.stream import stack
+from training.learning.devices import build_fabric
+from training.learning.loop import Learner, take_step
 from training.learning.losses import losses, supervision
+from training.learning.network import build_network
+from training.learning.optimizer import build_optimizer
 
 PHOTO_SIZE = (2048, 1024)  # width, height: Cityscapes
 PHOTOS = 24
@@ -73,14 +74,14 @@ class Stopwatch:
         self._watch = threading.Thread(target=self._watch_gpu, daemon=True)
 
     def begin(self) -> None:
-        """Start, when all that was asked of a GPU before is done."""
+        """Starts, when all that was asked of a GPU before is done."""
         self._finish()
         self.waiting, self._began = 0.0, time.perf_counter()
         if self.device.type == "cuda":
             self._watch.start()
 
     def end(self) -> None:
-        """Stop, when the GPU has done what was asked of it."""
+        """Stops, when the GPU has done what was asked of it."""
         self._finish()
         assert self._began is not None
         self.seconds = time.perf_counter() - self._began
@@ -88,7 +89,7 @@ class Stopwatch:
         if self.device.type == "cuda":
             self._watch.join()
 
-    def timed(self, loader: DataLoader) -> Iterator[Any]:
+    def timed(self, loader: Iterable[Any]) -> Iterator[Any]:
         """Return the batches of a loader."""
         batches = iter(loader)
         while True:
@@ -113,87 +114,43 @@ class Stopwatch:
         self.gpu_busy = sum(shares) / len(shares) if shares else None
 
 
-class TimedLoader:
-    """A loader whose waiting is counted."""
-
-    def __init__(self, loader: DataLoader, stopwatch: Stopwatch):
-        self.loader, self.stopwatch = loader, stopwatch
-
-    def __len__(self) -> int:
-        return len(self.loader)
-
-    def __iter__(self) -> Iterator[Any]:
-        return self.stopwatch.timed(self.loader)
-
-
-class TimedStreetData(StreetData):
-    """Training data whose waiting is counted."""
-
-    def __init__(self, configuration: Configuration, stopwatch: Stopwatch):
-        super().__init__(configuration)
-        self.stopwatch = stopwatch
-
-    def train_dataloader(self) -> DeviceBatches:
-        """As in `StreetData`."""
-        batches = super().train_dataloader()
-        batches.loader = TimedLoader(batches.loader, self.stopwatch)
-        return batches
-
-    def fill_memory(self) -> None:
-        """Read every training sample once, as the first epoch of a run would."""
-        for dataset in self.training_set.datasets:
-            for _ in DataLoader(
-                dataset,
-                batch_size=8,
-                collate_fn=len,
-                num_workers=automatic_workers(1),
-                multiprocessing_context="fork",
-            ):
-                pass
-
-
-class Measurement(Callback):
-    """Starts the stopwatch behind the steps that warm up, and stops it behind the last one."""
-
-    def __init__(self, stopwatch: Stopwatch, warmup: int, steps: int):
-        self.stopwatch, self.first, self.last = stopwatch, warmup, warmup + steps
-
-    def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any, **__: Any) -> None:
-        """After a step, or a part of one."""
-        is_whole = trainer.fit_loop.epoch_loop.batch_progress.current.ready % trainer.accumulate_grad_batches == 0
-        if is_whole and trainer.global_step == self.first:
-            self.stopwatch.begin()
-        if is_whole and trainer.global_step == self.last:
-            self.stopwatch.end()
+def fill_memory(data: TrainingData) -> None:
+    """Read every training sample once, as the first epoch of a run would."""
+    for dataset in data.training_set.datasets:
+        for _ in DataLoader(
+            dataset,
+            batch_size=8,
+            collate_fn=len,
+            num_workers=automatic_workers(1),
+            multiprocessing_context="fork",
+        ):
+            pass
 
 
 def our_loop(configuration: Configuration, stopwatch: Stopwatch, warmup: int, steps: int) -> str:
-    """Run the loop of `training/train.py`, without validation and files; returns the precision."""
-    train.quiet_lightning()
-    train.choose_gpu_kernels(configuration)
-    data = TimedStreetData(configuration, stopwatch)
+    """Time the steps of `training/train.py`, without validation and files; return the precision."""
+    fabric = build_fabric(configuration.run)
+    data = TrainingData(configuration)
     if data.memory is not None:
-        data.fill_memory()
-    module = InpaintingModule(configuration, steps=warmup + steps, steps_per_epoch=data.training_set.steps_per_epoch())
-    trainer = train.build_trainer(
-        configuration,
-        steps=warmup + steps,
-        round_steps=warmup + steps,
-        callbacks=[Measurement(stopwatch, warmup, steps)],
-        loggers=[],
-    )
-    trainer.limit_val_batches = 0
-    trainer.fit(module, datamodule=data)
-    return str(trainer.precision).removesuffix("-mixed").removesuffix("-true")
+        fill_memory(data)
+    learner = Learner.build(fabric, configuration)
+    for batch in stopwatch.timed(data.training_batches(fabric, 0, warmup + steps)):
+        take_step(learner, batch, factor=1.0)
+        if learner.step % configuration.run.log_every == 0:
+            learner.health.check()  # this waits for a GPU, as logging does
+        if learner.step == warmup:
+            stopwatch.begin()
+    stopwatch.end()
+    return str(fabric.strategy.precision.precision).removesuffix("-mixed").removesuffix("-true")
 
 
 def released_loop(configuration: Configuration, stopwatch: Stopwatch, warmup: int, steps: int) -> str:
-    """Run a loop as of the released code; returns the precision."""
+    """A loop as of the released code; returns the precision."""
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.benchmark = False
     device, batch_size = stopwatch.device, configuration.data.batch_size
-    data = StreetData(configuration)
-    sampler = StepBatches(batch_size, processes=1, rank=0, first_step=0, steps=warmup + steps)
+    data = TrainingData(configuration)
+    sampler = StepBatches(batch_size, processes=1, rank=0, first_step=0, last_step=warmup + steps)
     loader = DataLoader(data.training_set, batch_sampler=sampler, collate_fn=stack, num_workers=automatic_workers(1))
     network = build_network(configuration.network).to(memory_format=torch.contiguous_format)
     network = LiteralSFINet.of(network).to(device).train()
@@ -211,11 +168,11 @@ def released_loop(configuration: Configuration, stopwatch: Stopwatch, warmup: in
         if step == warmup:
             stopwatch.begin()
     stopwatch.end()
-    return "32"
+    return "float32"
 
 
 def write_street(folder: Path) -> None:
-    """Write frames of the street as a Cityscapes tree."""
+    """Writes frames of the street as a Cityscapes tree."""
     streets = [SyntheticStreet(seed=seed, width=2 * DRAWN_HEIGHT, height=DRAWN_HEIGHT) for seed in range(3)]
     generator = np.random.default_rng(0)
     for number in range(PHOTOS):
@@ -267,7 +224,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.config is None:
             write_street(Path(folder))
             street = [f"data.roots.cityscapes={folder}"]
-            paper = [*street, f"network.input_height={paper_height}", f"run.precision={'bf16' if on_gpu else '32'}"]
+            paper = [
+                *street,
+                f"network.input_height={paper_height}",
+                f"run.precision={'bfloat16' if on_gpu else 'float32'}",
+            ]
             fast = [*street, f"network.input_height={options.height}", "data.train.synthetic.drives=3"]
             fast.append(f"augmentation.crop=[{options.height}, {2 * options.height}]")
             recipes = {"paper.yaml": paper, "default.yaml": fast}

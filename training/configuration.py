@@ -1,8 +1,10 @@
-"""The configuration of a training run: typed dataclasses, read from YAML, overridden on the command line.
+"""Every option of a training run: typed dataclasses, read from YAML, overridden on the command line.
 
-Every field of every section is a plain value with a type; a wrong key names the closest known one, a wrong
-value says what was expected, so a run never starts with a setting that was silently not understood.
+Every field is a plain value with a type. A wrong key names the closest known one, a wrong value says what was
+expected, so a run never starts with a setting that was silently not understood.
 `load("config/training/default.yaml", ["schedule.steps=100", "data.roots.cityscapes=/data"])`.
+
+The docstrings below are what `python training/train.py --help` prints: each attribute's first sentence.
 """
 
 from __future__ import annotations
@@ -10,18 +12,20 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import hashlib
+import inspect
 import json
+import re
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import yaml
 
-from training.data.augmentation import AugmentationOptions
-from training.learning.losses import LossOptions
+PAPER_CLASS_WEIGHTS: Final = (1.0, 5.81867525, 0.78376658)
+"""Cross-entropy weights of road, sidewalk and other in the released code."""
 
 
 class ConfigurationError(ValueError):
@@ -30,27 +34,30 @@ class ConfigurationError(ValueError):
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """Which network is trained.
+    """Which network is trained. Null leaves an option to the network, or to the checkpoint that training starts from.
 
     Attributes:
-        name: one of `sfi_ros.network.zoo.NAMES`.
-        mpi_position: "image", "block2", "block4" or "logits" (Table III of the paper).
-        fill: "mpi", or "zero" for naive blacking out (Table IV of the paper).
-        mask_source: "predicted", or "given": the true foreground mask is the input of MPI.
-        foreground_classes: number of foreground classes; the loss is written for 1.
-        pretrained: null, "imagenet" (torchvision downloads it), or a .safetensors file with torchvision keys.
-        start_from: a product checkpoint (.safetensors of this project) whose weights training goes on from, for
-            one's own data; null starts anew.
-        input_height: height of the network's input in pixels, stored in the product checkpoint.
-        freeze_batch_norm: keep batch normalisation in evaluation mode (running statistics are used, not updated).
-        dropout: overrides the dropout probability everywhere; null keeps the network's own.
+        name: a network of the zoo, such as fast-mobilenetv2 or paper-resnet18.
+        mpi_position: where the foreground is filled: image, block2, block4 or logits (Table III of the paper).
+        fill: mpi, or zero for naive blacking out (Table IV of the paper).
+        boundary: dilated as in the paper, or raw as in the released code.
+        mask_source: predicted, or given: the true foreground mask is the input of MPI.
+        foreground_classes: number of foreground classes. The loss is written for 1.
+        pretrained: ImageNet weights: null, imagenet (torchvision downloads them), or a .safetensors file with
+            torchvision's names, of any precision.
+        start_from: a product checkpoint (.safetensors) whose weights training goes on from. For one's own data; null
+            starts anew.
+        input_height: height of the network's input in pixels. It is stored in the product checkpoint.
+        freeze_batch_norm: keep batch normalisation in evaluation mode. Running statistics are used, not updated.
+        dropout: the dropout probability everywhere; null keeps the network's own.
     """
 
     name: str = "fast-mobilenetv2"
-    mpi_position: str = "block2"
-    fill: str = "mpi"
-    mask_source: str = "predicted"
-    foreground_classes: int = 1
+    mpi_position: str | None = None
+    fill: str | None = None
+    boundary: str | None = None
+    mask_source: str | None = None
+    foreground_classes: int | None = None
     pretrained: str | None = None
     start_from: str | None = None
     input_height: int = 256
@@ -63,15 +70,17 @@ class SourceConfig:
     """One dataset, for training or validation.
 
     Attributes:
-        dataset: "cityscapes", "kitti", "folder" or "synthetic".
-        root: its folder; null takes `data.roots[dataset]`.
-        split: of Cityscapes.
+        dataset: its layout.
+        root: its folder; null takes data.roots of this dataset.
+        split: of Cityscapes and the synthetic street.
         share: of every batch, relative to the other training sources.
-        pasted: training: share of the samples that get foreground pasted from other images of the set.
-            Validation: 1 pastes onto every image, 0 onto none; then a Cityscapes that has `gt_manual/<split>` is
-            measured on its manually annotated images.
+        pasted: share of the training samples that get foreground pasted from other images of the set. In validation 1
+            pastes onto every image, 0 onto none; then a Cityscapes that has gt_manual/<split> is measured on its
+            manually annotated images.
         limit: use at most this many images, evenly spread over the set; null uses all.
-        drives, frames, seed: of the synthetic street: this many drives of this many frames, from this seed on.
+        drives: of the synthetic street: this many drives.
+        frames: of the synthetic street: this many frames in each drive.
+        seed: of the synthetic street: number of the first drive.
     """
 
     dataset: Literal["cityscapes", "kitti", "folder", "synthetic"] = "cityscapes"
@@ -90,19 +99,19 @@ class DataConfig:
     """What is trained and validated on.
 
     Attributes:
-        roots: dataset kind -> folder, for the sources that name no root of their own.
-        train: name -> source; every batch mixes them by their shares.
+        roots: dataset -> folder, for the sources that name no root of their own.
+        train: name -> source. Every batch mixes them by their shares.
         validation: name -> source. The first one chooses the best checkpoint.
-        batch_size: of one optimizer step, over all devices and accumulated batches together.
+        batch_size: of one optimizer step, over all devices and accumulated parts together.
         accumulate: the batch is computed in this many parts, one after the other.
-        true_background: where the true background behind an object is known (pasted, synthetic), train on it.
+        true_background: train on the true background behind objects where it is known (pasted, synthetic).
         workers: processes that prepare samples, per device; null chooses by the machine.
         validation_batch_size: images per validation batch and device.
-        cache: "ram" keeps every image decoded in memory that the workers share; "none" reads it every time. The
-            training is the same.
-        cache_gigabytes: the most that this takes, in each training process; what does not fit is read every time.
-        augment_on: "cpu": sample by sample in the workers; "device": a batch at a time where the network is; "auto": on
-            a GPU. The same is drawn for every sample; results differ by rounding and in the pattern of noise.
+        cache: ram keeps every image decoded in memory that the workers share, none reads it every time. The training is
+            the same.
+        cache_gigabytes: the most that the cache takes, in each training process. What does not fit is read every time.
+        augment_on: cpu: sample by sample in the workers; device: a batch at a time where the network is; auto: on a
+            GPU. The same is drawn for every sample; results differ by rounding and in the pattern of noise.
     """
 
     roots: dict[str, str] = field(default_factory=dict)
@@ -119,6 +128,44 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
+class AugmentationOptions:
+    """How training samples are varied: ranges and probabilities. The defaults change nothing.
+
+    Attributes:
+        crop: height and width of the result in pixels; null keeps the image as it is (no geometry but flips).
+        scale: bounds of the zoom, drawn log-uniformly.
+        stretch: bounds of the additional horizontal zoom, drawn log-uniformly.
+        flip: probability of a horizontal flip.
+        photometric: probability that the following six are applied at all.
+        brightness, contrast, saturation: the factor is uniform in 1 - x .. 1 + x.
+        hue: rotation of the colour circle, uniform in -x .. x turns.
+        gamma: the exponent is log-uniform in 1/(1 + x) .. 1 + x.
+        white_balance: every channel's gain is uniform in 1 - x .. 1 + x.
+        shadow: probability that shadows are cast. A building's edge, or the dapples of a tree.
+        grayscale, overexposure, sharpen, blur, noise, jpeg: its probability.
+    """
+
+    crop: tuple[int, int] | None = None
+    scale: tuple[float, float] = (1.0, 1.0)
+    stretch: tuple[float, float] = (1.0, 1.0)
+    flip: float = 0.0
+    photometric: float = 1.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+    gamma: float = 0.0
+    white_balance: float = 0.0
+    shadow: float = 0.0
+    grayscale: float = 0.0
+    overexposure: float = 0.0
+    sharpen: float = 0.0
+    blur: float = 0.0
+    noise: float = 0.0
+    jpeg: float = 0.0
+
+
+@dataclass(frozen=True)
 class FakeMaskConfig:
     """Random rectangles added to the foreground mask right before MPI.
 
@@ -132,15 +179,42 @@ class FakeMaskConfig:
 
 
 @dataclass(frozen=True)
+class LossOptions:
+    """What the sum of the two losses is made of. The defaults are the paper's equation 1 with the released weights.
+
+    Attributes:
+        class_weights: weights of road, sidewalk, other in the background loss; null makes them equal.
+        background_weight: factor of the background term in the sum.
+        foreground_weight: factor of the foreground term in the sum.
+        mask_overlap: an extra term that rewards the overlap of mask and truth as a whole.
+        mask_overlap_weight: factor of that term.
+        hidden_weight: extra weight of background pixels whose class is known although they are hidden. They lie under
+            a fake mask, behind a pasted object, or behind an object of the synthetic street.
+        hard_fraction: share of the valid background pixels of every image that counts, the hardest first.
+        doubtful_border: leave unlabeled pixels this close to foreground out of the foreground loss, in pixels. 0
+            leaves nothing out.
+    """
+
+    class_weights: tuple[float, float, float] | None = PAPER_CLASS_WEIGHTS
+    background_weight: float = 1.0
+    foreground_weight: float = 1.0
+    mask_overlap: Literal["none", "dice"] = "none"
+    mask_overlap_weight: float = 1.0
+    hidden_weight: float = 1.0
+    hard_fraction: float = 1.0
+    doubtful_border: int = 0
+
+
+@dataclass(frozen=True)
 class OptimizerConfig:
     """How the weights move.
 
     Attributes:
-        name: "adam" or "adamw".
+        name: Adam couples weight decay to the gradient (L2), AdamW does not.
         encoder_rate: learning rate of the pretrained encoder.
         head_rate: learning rate of everything else.
         betas: of Adam.
-        weight_decay: of Adam (L2) or AdamW (decoupled).
+        weight_decay: of Adam or AdamW.
         decay_vectors: decay biases and normalisation parameters too.
         clip_norm: largest gradient norm; null does not clip.
         ema_decay: of the moving average of weights that is validated and exported; 0 averages nothing.
@@ -158,13 +232,16 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """How long, and how the learning rate falls.
+    """How long, and how the learning rate falls. Exactly one of steps, epochs and minutes is given.
 
     Attributes:
-        steps: optimizer steps; null computes them from `epochs`.
-        epochs: passes over the largest training source's share; used when `steps` is null.
-        validate_every: steps between validations; null means an epoch (or the whole run, if that is shorter).
-        decay: "polynomial", (1 - step/steps)^power; "staircase", x0.1 every `staircase_epochs`; or "constant".
+        steps: optimizer steps.
+        epochs: passes over the largest training source's share.
+        minutes: the whole run ends within this time, its last validation and export included. Steps are planned from
+            the measured speed, and the rate falls to its end with them. A resumed run uses what is left of the time.
+        validate_every: steps between validations. Null means an epoch, or the whole run if that is shorter; with
+            minutes: only at the end.
+        decay: polynomial, (1 - step/steps)^power; staircase, x0.1 every staircase_epochs; or constant.
         power: of the polynomial decay.
         staircase_epochs: epochs between two falls of the staircase.
         warmup_steps: steps over which the rate rises linearly from zero.
@@ -172,6 +249,7 @@ class ScheduleConfig:
 
     steps: int | None = None
     epochs: int | None = None
+    minutes: float | None = None
     validate_every: int | None = None
     decay: Literal["polynomial", "staircase", "constant"] = "polynomial"
     power: float = 0.9
@@ -184,33 +262,33 @@ class RunConfig:
     """Where and how it runs.
 
     Attributes:
-        accelerator: of Lightning: "auto", "cpu", "gpu", ...
+        accelerator: auto takes GPUs where there are any.
         devices: per machine; null uses all GPUs, or one CPU process (torchrun decides where it is used).
         nodes: machines.
-        precision: "auto" (bf16 on a GPU that has it, else float32), "32", "bf16" or "16".
-        compile: let torch.compile generate the code of the network's training pass; it takes a minute at the start.
-        deterministic: take reproducible operations on a GPU where PyTorch has them, and warn where it has none, as for
-            the pyramid's pooling (slower; a CPU always is reproducible).
+        precision: auto is bfloat16 on a GPU that has it, else float32.
+        compile: let torch.compile generate the code of the network's training pass. It takes a minute at the start.
+        deterministic: take reproducible operations on a GPU where PyTorch has them. It warns where there is none, as
+            for the pyramid's pooling; slower. A CPU always is reproducible.
         checkpoint_every: steps between two saves of last.ckpt; null saves only at validations.
         log_every: steps between two lines of the training log.
         pictures: validation images drawn per validation into TensorBoard.
-        loggers: any of "csv" and "tensorboard".
-        monitor: validation score that chooses the best checkpoint.
-        export: "best" or "last": which weights become the product checkpoint.
+        loggers: any of csv and tensorboard.
+        monitor: the score of the first validation set that chooses the best checkpoint.
+        export: which weights become the product checkpoint: best, of the validation that run.monitor chooses, or last.
         half: store the product checkpoint in float16.
         training_data: the note on training data and its licence in the product checkpoint.
     """
 
-    accelerator: str = "auto"
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: int | None = None
     nodes: int = 1
-    precision: Literal["auto", "32", "bf16", "16"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     compile: bool = False
     deterministic: bool = False
     checkpoint_every: int | None = 200
     log_every: int = 10
     pictures: int = 4
-    loggers: tuple[str, ...] = ("csv", "tensorboard")
+    loggers: tuple[Literal["csv", "tensorboard"], ...] = ("csv", "tensorboard")
     monitor: str = "foreground_region_miou"
     export: Literal["best", "last"] = "best"
     half: bool = True
@@ -219,7 +297,12 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class Configuration:
-    """Everything that decides a run. `output` is the run's folder; `seed` decides every random number."""
+    """Everything that decides a run.
+
+    Attributes:
+        output: the run's folder.
+        seed: decides every random number.
+    """
 
     output: str = "out/training/run"
     seed: int = 0
@@ -234,7 +317,7 @@ class Configuration:
 
 
 def load(path: str | Path, overrides: Iterable[str] = ()) -> Configuration:
-    """Reads a YAML file and applies `section.key=value` overrides, in order; values are YAML too.
+    """Read a YAML file and apply `section.key=value` overrides, in order; values are YAML too.
 
     `section.name=null` removes an entry of a mapping (`data.train.synthetic=null`).
 
@@ -243,10 +326,12 @@ def load(path: str | Path, overrides: Iterable[str] = ()) -> Configuration:
     """
     path = Path(path)
     try:
-        tree = yaml.safe_load(path.read_text()) or {}
+        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except OSError as error:
         raise ConfigurationError(f"cannot read the configuration {path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path} is not UTF-8 text ({error.reason}): save it as UTF-8") from error
+    except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: a date such as 2024-13-45
         raise ConfigurationError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(tree, dict):
         raise ConfigurationError(f"{path} must hold a mapping of sections, found {type(tree).__name__}")
@@ -258,12 +343,12 @@ def load(path: str | Path, overrides: Iterable[str] = ()) -> Configuration:
 
 
 def as_dictionary(configuration: Configuration) -> dict[str, Any]:
-    """The configuration as plain mappings, lists and scalars, for YAML, JSON and checkpoints."""
+    """Return the configuration as plain mappings, lists and scalars, for YAML, JSON and checkpoints."""
     return json.loads(json.dumps(dataclasses.asdict(configuration)))
 
 
 def from_dictionary(tree: dict[str, Any]) -> Configuration:
-    """The inverse of `as_dictionary`.
+    """Return the configuration of `as_dictionary`.
 
     Raises:
         ConfigurationError: a key or value is not understood.
@@ -272,12 +357,69 @@ def from_dictionary(tree: dict[str, Any]) -> Configuration:
 
 
 def fingerprint(configuration: Configuration) -> str:
-    """A short hash of everything that influences the result (the output folder and the cache do not)."""
+    """Return a short hash of everything that influences the result (the output folder and the cache do not)."""
     tree = as_dictionary(configuration)
     tree.pop("output")
     for key in ("cache", "cache_gigabytes"):
         tree["data"].pop(key)
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def closest(word: str, known: Iterable[str]) -> str:
+    """Return the known word that is spelled most like `word`."""
+    return difflib.get_close_matches(word, list(known), n=1, cutoff=0.0)[0]
+
+
+def describe() -> str:
+    """List every key with its type, its default and one line on what it is, section by section."""
+    lines = []
+    for key, kind, default, text in _described(Configuration, ""):
+        if kind is None:
+            lines += ["", f"{key}: {text}" if key else text]
+        else:
+            lines.append(f"  {key}: {kind} = {default}\n        {text}")
+    return "\n".join(lines)
+
+
+def _described(section: type, where: str) -> Iterator[tuple[str, str | None, str, str]]:
+    """Key, type, default and description of each field; the section itself, without a type, comes first."""
+    documentation = inspect.getdoc(section) or ""
+    yield where, None, "", _first_sentence(documentation)
+    texts = {
+        name: _first_sentence(match[2])
+        for match in re.finditer(r"^    (\w+(?:, \w+)*): ((?:.|\n {8})*)", documentation, re.MULTILINE)
+        for name in match[1].split(", ")
+    }
+    hints, nested = typing.get_type_hints(section), []
+    for entry in dataclasses.fields(section):
+        kind, key = hints[entry.name], _join(where, entry.name)
+        if dataclasses.is_dataclass(kind):
+            nested.append((kind, key))
+            continue
+        default = entry.default_factory() if entry.default is dataclasses.MISSING else entry.default
+        shown = "null" if default is None else json.dumps(default, ensure_ascii=False)
+        yield key, _type_name(kind), shown.strip('"') or '""', texts[entry.name]
+    for kind, key in nested:
+        yield from _described(kind, key)
+    if section is DataConfig:
+        yield from _described(SourceConfig, f"{where}.train.NAME")
+
+
+def _first_sentence(text: str) -> str:
+    return " ".join(re.split(r"\n\n|(?<=[^.])\.(?:\s|$)", text)[0].split())
+
+
+def _type_name(kind: Any) -> str:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join("null" if option is type(None) else _type_name(option) for option in arguments)
+    if origin is Literal:
+        return "|".join(arguments)
+    if origin is dict:
+        return f"{{name: {'source' if arguments[1] is SourceConfig else _type_name(arguments[1])}}}"
+    if origin is tuple:
+        return f"[{', '.join('...' if option is Ellipsis else _type_name(option) for option in arguments)}]"
+    return {float: "number", int: "whole number", bool: "true|false", str: "text"}[kind]
 
 
 def _apply(tree: dict[str, Any], override: str) -> None:
@@ -294,7 +436,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         tree = child
     try:
         tree[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise ConfigurationError(f"override {override!r}: the value is not valid YAML: {error}") from error
 
 
@@ -304,10 +446,9 @@ def _build(kind: type, tree: Any, where: str) -> Any:
     hints = typing.get_type_hints(kind)
     for key in tree:
         if key not in hints:
-            closest = difflib.get_close_matches(str(key), hints, n=1, cutoff=0.0)
+            near = _join(where, closest(str(key), hints))
             raise ConfigurationError(
-                f"unknown key {_join(where, key)!r}: did you mean {_join(where, closest[0])!r}? "
-                f"(known here: {', '.join(hints)})"
+                f"unknown key {_join(where, key)!r}: did you mean {near!r}? (known here: {', '.join(hints)})"
             )
     return kind(**{key: _convert(hints[key], value, _join(where, key)) for key, value in tree.items()})
 
@@ -369,8 +510,14 @@ def _check(configuration: Configuration) -> None:
         raise ConfigurationError("data.train names no source: give at least one dataset to train on")
     if not data.validation:
         raise ConfigurationError("data.validation names no source: give at least one dataset to validate on")
-    if (schedule.steps is None) == (schedule.epochs is None):
-        raise ConfigurationError("give exactly one of schedule.steps and schedule.epochs; set the other to null")
+    if sum(length is not None for length in (schedule.steps, schedule.epochs, schedule.minutes)) != 1:
+        raise ConfigurationError(
+            "give exactly one of schedule.steps, schedule.epochs and schedule.minutes; set the others to null"
+        )
+    for key in ("steps", "epochs", "minutes", "validate_every"):
+        value = getattr(schedule, key)
+        if value is not None and value <= 0:
+            raise ConfigurationError(f"schedule.{key} must be positive, got {value}")
     for section, sources in (("train", data.train), ("validation", data.validation)):
         for name, source in sources.items():
             if source.dataset != "synthetic" and not (source.root or data.roots.get(source.dataset)):
@@ -387,7 +534,7 @@ def _check(configuration: Configuration) -> None:
         )
     if data.cache_gigabytes <= 0:
         raise ConfigurationError("data.cache_gigabytes must be positive; data.cache=none keeps nothing in memory")
-    if configuration.network.foreground_classes != 1:
+    if configuration.network.foreground_classes not in (None, 1):
         raise ConfigurationError("network.foreground_classes: training is written for one foreground class")
     if configuration.run.log_every < 1:
         raise ConfigurationError("run.log_every must be at least 1; run.loggers=[] logs nothing")

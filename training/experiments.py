@@ -26,14 +26,17 @@ from torch.utils.data import DataLoader
 
 from training import train
 from training.configuration import Configuration, ConfigurationError, fingerprint, load
-from training.data.data_module import StreetData
 from training.data.datasets import DatasetError
 from training.data.sample import collate
-from training.learning.callbacks import BEST, LAST, SCORES, Interrupted, ScoreLog
-from training.learning.lightning_module import InpaintingModule, NonFiniteLoss, flat_scores
+from training.data.sources import validation_set
+from training.learning.checkpoints import BEST, LAST, PRODUCT, SCORES, ScoreLog
+from training.learning.devices import build_fabric
+from training.learning.health import NonFiniteLoss
+from training.learning.network import build_network
+from training.learning.signals import Interrupted
+from training.learning.validation import validate
 
 CONFIGURATIONS = Path(__file__).resolve().parents[1] / "config" / "training"
-PRODUCT = "model.safetensors"
 SCORE_COLUMNS = {
     "foreground_region_miou": "foreground region mIoU",
     "all_region_miou": "all region mIoU",
@@ -56,7 +59,7 @@ examples:
   python training/experiments.py table3 --scale smoke
   python training/experiments.py table1 --list data.roots.cityscapes=DATA/cityscapes
   python training/experiments.py table2 --scale full \\
-      data.roots.cityscapes=DATA/cityscapes data.roots.kitti=DATA/kitti run.precision=bf16
+      data.roots.cityscapes=DATA/cityscapes data.roots.kitti=DATA/kitti run.precision=bfloat16
 """
 
 
@@ -192,6 +195,10 @@ SCALES = {
 }
 
 
+_MPI = ("network.mpi_position=block2", "network.fill=mpi", "network.mask_source=predicted")
+"""What a row of the paper leaves as it is, spelled out: equal runs of different tables have equal settings."""
+
+
 def network_rows(*, given: bool) -> tuple[Row, ...]:
     """Both architectures on both encoders, with predicted and maybe with given masks."""
     # Trained on Cityscapes, tested on KITTI; DESIGN.md section 9. Nothing else is known for sure.
@@ -204,7 +211,7 @@ def network_rows(*, given: bool) -> tuple[Row, ...]:
         for stages in ("two-stage", "paper"):
             for mask in ("predicted", "given") if given else ("predicted",):
                 name = f"{stages}-{encoder}"
-                overrides = [f"network.name={name}", f"network.mask_source={mask}", f"data.batch_size={batch}"]
+                overrides = [*_MPI, f"network.name={name}", f"network.mask_source={mask}", f"data.batch_size={batch}"]
                 if stages == "two-stage":
                     overrides += ["network.mpi_position=image", "network.fill=zero"]
                 label = ("two-stage" if stages == "two-stage" else "single stage", encoder, mask)
@@ -238,7 +245,7 @@ def ablation_rows() -> tuple[Row, ...]:
 def table(name: str, scale: Scale) -> Table:
     """The table of that name."""
     low, high = scale.heights
-    one = f"network.name={scale.single_stage}"
+    one = (f"network.name={scale.single_stage}", *_MPI)
     if name == "table1":
         rows = network_rows(given=True)
         headings = ("network", "encoder", "mask")
@@ -250,7 +257,7 @@ def table(name: str, scale: Scale) -> Table:
         return Table(title, headings, _at(high, rows), validation=1, paper_networks=True)
     if name == "table3":
         positions = ("image", "block2", "block4", "logits")
-        rows = tuple(Row((position,), (one, f"network.mpi_position={position}")) for position in positions)
+        rows = tuple(Row((position,), (*one, f"network.mpi_position={position}")) for position in positions)
         return Table("Table III: where MPI sits", ("MPI at",), _at(high, rows))
     if name == "table4":
         rows = ()
@@ -258,7 +265,7 @@ def table(name: str, scale: Scale) -> Table:
             for fake in (0, 3):
                 for fill in ("zero", "mpi"):
                     label = (f"{height} high", "yes" if fake else "no", "MPI" if fill == "mpi" else "blacked out")
-                    settings = (one, f"network.fill={fill}", f"fake_masks.count={fake}")
+                    settings = (*one, f"network.fill={fill}", f"fake_masks.count={fake}")
                     rows += _at(height, (Row(label, settings),))
         return Table("Table IV: MPI, fake masks, resolution", ("images", "fake masks", "filled with"), rows)
     if name == "ablations":
@@ -315,7 +322,8 @@ def folder_of(configuration: Configuration, root: Path) -> Path:
             pass  # written by another version
     network = configuration.network
     fakes = f"{configuration.fake_masks.count}-fake-masks"
-    words = (network.name, network.fill, network.mpi_position, network.mask_source, network.input_height, fakes)
+    options = [option for option in (network.fill, network.mpi_position, network.mask_source) if option is not None]
+    words = (network.name, *options, network.input_height, fakes)
     return root / "-".join(map(str, (*words, fingerprint(configuration)[:8])))
 
 
@@ -343,13 +351,11 @@ def averaged_scores(folder: Path, validation: str, average: int) -> tuple[dict[s
 def untrained_scores(configuration: Configuration) -> dict[str, float]:
     """Scores of the first validation set with the network as it is initialised."""
     torch.manual_seed(configuration.seed)
-    module = InpaintingModule(configuration, steps=1, steps_per_epoch=1).eval()
-    name, dataset = next(iter(StreetData(configuration).validation_sets.items()))
-    with torch.no_grad():
-        for batch in DataLoader(dataset, batch_size=1, collate_fn=collate):
-            prediction = module.predict(batch)
-            module.metrics[name].update(prediction.foreground, prediction.background, batch)
-    scores = flat_scores(module.metrics[name].compute())
+    network = build_network(configuration.network).eval()
+    name, source = next(iter(configuration.data.validation.items()))
+    dataset = validation_set(configuration, source, None)
+    loader = DataLoader(dataset, batch_size=1, collate_fn=collate)
+    scores = validate(build_fabric(configuration.run), network, {name: loader})[name]
     return {score: scores[score] for score in SCORE_COLUMNS}
 
 

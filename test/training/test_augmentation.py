@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.transforms.v2 import functional as v2
 
+from training.configuration import AugmentationOptions
 from training.data import augmentation
-from training.data.augmentation import AugmentationOptions, Draw, Draws, augment, augment_batch, augment_sample, draw
+from training.data.augmentation import Draw, Draws, augment, augment_batch, augment_sample, draw
 from training.data.jpeg import jpeg
 
 EVERYTHING = AugmentationOptions(

@@ -11,7 +11,7 @@ from conftest import SHARED
 from training import experiments, train
 from training.configuration import ConfigurationError, fingerprint
 from training.experiments import SCALES, averaged_scores, configure, folder_of, table
-from training.learning.callbacks import ScoreLog
+from training.learning.checkpoints import ScoreLog
 
 pytestmark = pytest.mark.timeout(1200)  # a minute on an idle machine; many on a busy one
 SMOKE = ("--scale", "smoke")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import functools
 import json
 import os
@@ -19,26 +20,23 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT
-from lightning.pytorch.callbacks import Callback
 from torchvision.io import write_jpeg, write_png
 
 from sfi_ros.network import checkpoint
-from sfi_ros.network.preprocessing import normalization
 from training import train
 from training.configuration import Configuration, ConfigurationError, as_dictionary, fingerprint, from_dictionary, load
-from training.data.data_module import StreetData, TrainingSet, augments_on_device, stack
 from training.data.datasets import DatasetError, Synthetic
-from training.learning.callbacks import Interrupted, ScoreLog
-from training.learning.lightning_module import (
-    AveragedNetwork,
-    InpaintingModule,
-    NonFiniteLoss,
-    answer,
-    build_network,
-    build_optimizer,
-    rate_schedule,
-)
+from training.data.loaders import TrainingData, augments_on_device
+from training.data.stream import TrainingSet, stack
+from training.learning import devices, loop
+from training.learning.checkpoints import ScoreLog
+from training.learning.devices import build_fabric
+from training.learning.health import NonFiniteLoss
 from training.learning.losses import losses, supervision
+from training.learning.network import TrainedNetwork, build_network
+from training.learning.optimizer import MovingAverage, build_optimizer
+from training.learning.schedule import rate_factor
+from training.learning.signals import Interrupted
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -90,7 +88,7 @@ def assert_same_run(one: Path, other: Path) -> None:
     """Two folders hold the same training, whatever happened on the way."""
     for name in ("last.ckpt", "best.ckpt"):
         first, second = state(one / name), state(other / name)
-        for key in ("state_dict", "optimizer_states", "lr_schedulers", "global_step"):
+        for key in ("network", "average", "updates", "optimizer", "step"):
             assert_equal(first[key], second[key], f"{name}: {key}")
     assert ScoreLog(one / "scores.jsonl").read() == ScoreLog(other / "scores.jsonl").read()
 
@@ -129,14 +127,14 @@ def test_a_run_logs_scores_pictures_and_exports_with_scores(finished: Path) -> N
 
     product = checkpoint.load(finished / "model.safetensors")
     best = state(finished / "best.ckpt")
-    row = next(row for row in rows if row["step"] == best["global_step"])
+    row = next(row for row in rows if row["step"] == best["step"])
     assert product.metadata.scores == {
         f"street/{name}": value for name, value in row["scores"]["street"].items() if value is not None
     }
-    assert product.metadata.extra["step"] == best["global_step"]
+    assert product.metadata.extra["step"] == best["step"]
     assert from_dictionary(product.metadata.extra["configuration"]) == load(finished / "config.yaml")
     for name, value in product.network.state_dict().items():
-        assert torch.equal(value, best["state_dict"][f"average.network.{name}"]), "the moving average is exported"
+        assert torch.equal(value, best["average"][name]), "the moving average is exported"
 
 
 def test_the_seed_decides_everything_and_the_cache_nothing(finished: Path, tmp_path: Path) -> None:
@@ -145,9 +143,7 @@ def test_the_seed_decides_everything_and_the_cache_nothing(finished: Path, tmp_p
     assert_same_run(finished, tmp_path / "same")
     train.run(configured(tmp_path / "other", "seed=1", "schedule.steps=1", "schedule.validate_every=1"))
     one, other = state(finished / "last.ckpt"), state(tmp_path / "other" / "last.ckpt")
-    assert not torch.equal(
-        one["state_dict"]["network.decoder.classifier.weight"], other["state_dict"]["network.decoder.classifier.weight"]
-    )
+    assert not torch.equal(one["network"]["decoder.classifier.weight"], other["network"]["decoder.classifier.weight"])
 
 
 def test_the_printed_command_evaluates_the_product(finished: Path, capsys: pytest.CaptureFixture) -> None:
@@ -167,7 +163,7 @@ def test_a_compiled_run_is_the_same_and_its_files_do_not_show_it(
     folder = tmp_path / "run"
     product = train.run(configured(folder, "run.compile=true", "schedule.steps=1", "schedule.validate_every=1"))
     assert logged(folder, "train/loss") == pytest.approx(logged(finished, "train/loss")[:1], rel=1e-4)
-    assert state(folder / "last.ckpt")["state_dict"].keys() == state(finished / "last.ckpt")["state_dict"].keys()
+    assert state(folder / "last.ckpt")["network"].keys() == state(finished / "last.ckpt")["network"].keys()
     assert checkpoint.load(product).metadata.extra["configuration"]["run"]["compile"] is True
 
 
@@ -211,7 +207,7 @@ def test_a_stopped_run_ends_with_the_same_weights(
         patch.setattr(Synthetic, "__getitem__", watched(Synthetic.__getitem__, "validation"))
         with pytest.raises(Interrupted, match=f"SIGTERM after step {saved_step}"):
             train.run(configured(folder))
-    assert state(folder / "last.ckpt")["global_step"] == saved_step
+    assert state(folder / "last.ckpt")["step"] == saved_step
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL, "the signals are given back"
     train.run(configured(folder), resume="last")
     assert_same_run(finished, folder)
@@ -227,16 +223,17 @@ def test_a_run_continues_from_its_best_checkpoint(finished: Path, tmp_path: Path
     folder.mkdir()
     best = tmp_path / "best.ckpt"
     saved = state(finished / "best.ckpt")
-    for group in saved["optimizer_states"][0]["param_groups"]:
+    for group in saved["optimizer"]["param_groups"]:
         group["fused"] = True
     torch.save(saved, best)
     train.run(configured(folder), resume=str(best))
     first, second = state(finished / "last.ckpt"), state(folder / "last.ckpt") if best_is_early(best) else state(best)
-    assert_equal(first["state_dict"], second["state_dict"])
+    for key in ("network", "average"):
+        assert_equal(first[key], second[key], key)
 
 
 def best_is_early(file: Path) -> bool:
-    return state(file)["global_step"] < TINY["schedule"]["steps"]
+    return state(file)["step"] < TINY["schedule"]["steps"]
 
 
 def test_sigterm_from_outside_with_workers_and_the_printed_command_to_continue(tmp_path: Path) -> None:
@@ -259,7 +256,7 @@ def test_sigterm_from_outside_with_workers_and_the_printed_command_to_continue(t
                 process.send_signal(signal.SIGTERM)
         assert process.wait() == 128 + signal.SIGTERM, output
     stopped_at = int(re.search(r"stopped by SIGTERM after step (\d+)", output).group(1))
-    assert 1 <= stopped_at < 12 and state(folder / "last.ckpt")["global_step"] == stopped_at
+    assert 1 <= stopped_at < 12 and state(folder / "last.ckpt")["step"] == stopped_at
     again = shlex.split(output.strip().splitlines()[-1])
     assert again[1:2] == ["training/train.py"] and again[-2:] == ["--resume", "last"]
     done = subprocess.run(
@@ -303,14 +300,12 @@ THREE_STEPS = (
 
 
 def assert_close_run(one: Path, other: Path) -> None:
-    first, second = state(one / "last.ckpt")["state_dict"], state(other / "last.ckpt")["state_dict"]
+    first, second = state(one / "last.ckpt")["network"], state(other / "last.ckpt")["network"]
     for name, value in first.items():
         torch.testing.assert_close(second[name], value, rtol=1e-5, atol=1e-5, msg=lambda text, n=name: f"{n}: {text}")
     # Adam's step hides the size of a gradient; its second moments do not.
     moments = [
-        torch.cat(
-            [entry["exp_avg"].flatten() for entry in state(f / "last.ckpt")["optimizer_states"][0]["state"].values()]
-        )
+        torch.cat([entry["exp_avg"].flatten() for entry in state(f / "last.ckpt")["optimizer"]["state"].values()])
         for f in (one, other)
     ]
     assert (moments[0] - moments[1]).norm() < 1e-3 * moments[0].norm()  # convolutions of other batch sizes round so
@@ -319,7 +314,7 @@ def assert_close_run(one: Path, other: Path) -> None:
 def test_accumulated_parts_equal_the_undivided_batch(one_batch: Path, tmp_path: Path) -> None:
     train.run(configured(tmp_path / "run", *LIKE_ONE_BATCH, *THREE_STEPS, "data.accumulate=4"))
     assert_close_run(one_batch, tmp_path / "run")
-    assert state(tmp_path / "run" / "last.ckpt")["global_step"] == 3
+    assert state(tmp_path / "run" / "last.ckpt")["step"] == 3
 
 
 def test_two_processes_under_torchrun_equal_one_with_the_double_batch(one_batch: Path, tmp_path: Path) -> None:
@@ -364,10 +359,8 @@ def test_a_gradient_that_is_not_finite_stops_before_it_is_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fused: bool
 ) -> None:
     """With a fused optimizer, as on a GPU, the run learns of it one step later: the weights must be as before."""
-    from training.learning import lightning_module
-
     if fused:
-        monkeypatch.setattr(lightning_module.InpaintingModule, "_is_fused", True)
+        monkeypatch.setattr(loop, "uses_fused_optimizer", lambda *_: True)
     networks: list[torch.nn.Module] = []
 
     class Exploding(torch.autograd.Function):
@@ -379,13 +372,13 @@ def test_a_gradient_that_is_not_finite_stops_before_it_is_used(
         def backward(context: Any, gradient: torch.Tensor) -> torch.Tensor:
             return gradient * float("inf")
 
-    def exploding(images: torch.Tensor, original=lightning_module.build_network) -> torch.nn.Module:
-        network = original(images)
+    def exploding(options: Any, original=loop.build_network) -> torch.nn.Module:
+        network = original(options)
         networks.append(network)
         network.early.register_forward_hook(lambda _, __, output: tuple(Exploding.apply(value) for value in output))
         return network
 
-    monkeypatch.setattr(lightning_module, "build_network", exploding)
+    monkeypatch.setattr(loop, "build_network", exploding)
     torch.manual_seed(0)
     expected = build_network(configured(tmp_path / "run").network)
     with pytest.raises(NonFiniteLoss, match=r"the gradient of step 0 is not finite; the batch was street\d+"):
@@ -396,9 +389,7 @@ def test_a_gradient_that_is_not_finite_stops_before_it_is_used(
 
 def test_a_step_that_was_not_finite_is_never_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The very last step of a run with a fused optimizer: nobody comes later who would learn of it."""
-    from training.learning import lightning_module
-
-    monkeypatch.setattr(lightning_module.InpaintingModule, "_is_fused", True)
+    monkeypatch.setattr(loop, "uses_fused_optimizer", lambda *_: True)
     one = ("schedule.steps=1", "schedule.validate_every=1", "losses.background_weight=inf")
     with pytest.raises(NonFiniteLoss, match=r"the loss of step 0 is not finite \(background \d"):
         train.run(configured(tmp_path / "run", *one))
@@ -426,7 +417,7 @@ def configured_text(folder: Path) -> str:
         ("data.batch_size=four", r"data\.batch_size must be a whole number, got 'four'"),
         ("run.half=1", r"run\.half must be true or false, got 1"),
         ("fake_masks.sizes=[0.1]", r"fake_masks\.sizes must hold 2 values"),
-        ("schedule.epochs=3", r"exactly one of schedule\.steps and schedule\.epochs"),
+        ("schedule.epochs=3", r"exactly one of schedule\.steps, schedule\.epochs and schedule\.minutes"),
         ("schedule.validate_every=4", r"must end with a validation.*schedule\.steps to 4"),
         ("data.train.street.dataset=kitti", r"data\.train\.street has no folder: set data\.train\.street\.root"),
         ("data.train=null", r"data\.train names no source"),
@@ -437,7 +428,7 @@ def configured_text(folder: Path) -> str:
         ("data.cache_gigabytes=0", r"data\.cache_gigabytes must be positive; data\.cache=none keeps nothing"),
         ("data.augment_on=gpu", r"data\.augment_on must be one of auto, cpu, device"),
         ("run.log_every=0", r"run\.log_every must be at least 1"),
-        ("run.loggers=[wandb]", r"unknown logger 'wandb', known are csv, tensorboard"),
+        ("run.loggers=[wandb]", r"run\.loggers must be one of csv, tensorboard, got 'wandb'"),
         ("seed", r"must read section\.key=value"),
     ],
 )
@@ -581,64 +572,44 @@ def test_the_forward_half_of_a_step_asks_a_device_for_no_value(tmp_path: Path) -
     network = build_network(configuration.network).train()
     supervision(batch.foreground, batch.background, None, configuration.losses)  # constants are made
     on_meta = batch.map(lambda tensor: tensor.to("meta"))
-    constants = [constant.to("meta") for constant in normalization()]
-    output = answer(network.to("meta"), on_meta.image, *constants, fake_foreground=on_meta.fake_foreground)
+    output = TrainedNetwork(network).to("meta")(on_meta.image, fake_foreground=on_meta.fake_foreground)
     truth = supervision(on_meta.foreground, on_meta.background, on_meta.fake_foreground, configuration.losses)
     assert losses(output.background, output.foreground, truth, configuration.losses).total.is_meta
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 def test_the_host_does_not_wait_for_a_gpu_within_a_step(tmp_path: Path) -> None:
-    class Strict(Callback):
-        """Makes waiting an error in and between all steps but the first, which make constants and optimizer state."""
-
-        def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
-            if trainer.global_step == 2:
-                torch.cuda.set_sync_debug_mode("error")
-
-        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
-            if trainer.global_step == 6:
-                torch.cuda.set_sync_debug_mode("default")
-
-    configuration = configured(tmp_path / "run", "run.accelerator=gpu", "run.devices=1", "run.log_every=2")
-    data = StreetData(configuration)
-    module = InpaintingModule(configuration, steps=6, steps_per_epoch=6)
-    trainer = train.build_trainer(configuration, steps=6, round_steps=6, callbacks=[Strict()], loggers=[])
-    trainer.limit_val_batches = 0
+    """Waiting is an error in and between all steps but the first, which make constants and optimizer state."""
+    configuration = configured(tmp_path / "run", "run.accelerator=gpu", "run.devices=1")
+    fabric = build_fabric(configuration.run)
+    learner = loop.Learner.build(fabric, configuration)
+    batches = TrainingData(configuration).training_batches(fabric, 0, 6)
     try:
-        trainer.fit(module, datamodule=data)
+        for step in range(6):
+            torch.cuda.set_sync_debug_mode("error" if step >= 2 else "default")
+            loop.take_step(learner, next(batches), 1.0)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert trainer.global_step == 6 and trainer.optimizers[0].param_groups[0]["fused"]
-
-
-def test_lightning_has_no_loss_to_read_for_its_progress_bar(tmp_path: Path) -> None:
-    """It would read it behind every step, for which the host waits for a GPU."""
-    configuration = configured(tmp_path / "run", "run.log_every=1")
-    module = InpaintingModule(configuration, steps=1, steps_per_epoch=1)
-    trainer = train.build_trainer(configuration, steps=1, round_steps=1, callbacks=[], loggers=[])
-    trainer.limit_val_batches = 0
-    trainer.fit(module, datamodule=StreetData(configuration))
-    assert float(trainer.callback_metrics["train/loss"]) > 0
-    assert "train/loss" not in trainer.progress_bar_metrics
+    learner.health.check()
+    assert learner.step == 6 and learner.is_fused
 
 
 def test_a_validation_set_smaller_than_the_number_of_processes_is_refused(tmp_path: Path) -> None:
-    data = StreetData(configured(tmp_path / "run"))
+    data = TrainingData(configured(tmp_path / "run"))
     smallest = min(map(len, data.validation_sets.values()))
-    data.trainer = SimpleNamespace(world_size=smallest + 1, global_rank=0, num_devices=1)
+    fabric = SimpleNamespace(world_size=smallest + 1, global_rank=0, device=torch.device("cpu"))
     with pytest.raises(ConfigurationError, match=f"has {smallest} images for {smallest + 1} processes"):
-        data.val_dataloader()
+        data.validation_loaders(fabric)
 
 
-def test_processes_that_lightning_starts_know_their_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_that_fabric_starts_know_their_rank(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
-    assert train._rank() == 0
+    assert devices.rank() == 0
     monkeypatch.setenv("LOCAL_RANK", "3")
-    assert train._rank() == 3
+    assert devices.rank() == 3
     monkeypatch.setenv("RANK", "11")
-    assert train._rank() == 11
+    assert devices.rank() == 11
 
 
 def test_truth_behind_pasted_objects_is_trained_on_only_if_wanted(tmp_path: Path) -> None:
@@ -682,7 +653,7 @@ def test_check_finds_a_damaged_file_before_training(tmp_path: Path, capsys: pyte
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"/nowhere does not exist.*--root|/nowhere does not exist"):
-        StreetData(with_cityscapes(tmp_path / "run", "data.roots.cityscapes=/nowhere"))
+        TrainingData(with_cityscapes(tmp_path / "run", "data.roots.cityscapes=/nowhere"))
 
 
 # --- parts -----------------------------------------------------------------------------------------------------------
@@ -690,18 +661,18 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
 
 def test_the_moving_average_follows_the_weights() -> None:
     network = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
-    average = AveragedNetwork(network, decay=0.9)
+    average = MovingAverage(network, decay=0.9)
     expected = network[0].weight.detach().clone()
     for update in range(40):
         with torch.no_grad():
             network[0].weight += 1
         network[1].num_batches_tracked += 1
-        average.update(network)
+        average.update()
         decay = min(0.9, (1 + update) / (10 + update))
         expected = decay * expected + (1 - decay) * network[0].weight.detach()
     torch.testing.assert_close(average.network[0].weight, expected)
     assert average.network[1].num_batches_tracked == 40
-    assert not average.train().network.training and not average.network[0].weight.requires_grad
+    assert not average.network.training and not average.network[0].weight.requires_grad
 
 
 def test_encoder_and_head_have_their_own_rates_and_vectors_no_decay(tmp_path: Path) -> None:
@@ -720,12 +691,12 @@ def test_encoder_and_head_have_their_own_rates_and_vectors_no_decay(tmp_path: Pa
 
 def test_rate_schedules(tmp_path: Path) -> None:
     schedule = configured(tmp_path / "run", "schedule.warmup_steps=0", "schedule.staircase_epochs=2").schedule
-    polynomial = rate_schedule(schedule, 100, 10)
-    assert polynomial(0) == 1 and polynomial(50) == pytest.approx(0.5**0.9) and polynomial(100) == 0
-    staircase = rate_schedule(type(schedule)(**{**vars(schedule), "decay": "staircase"}), 100, 10)
-    assert [staircase(step) for step in (0, 19, 20, 39, 40)] == pytest.approx([1, 1, 0.1, 0.1, 0.01])
-    warm = rate_schedule(type(schedule)(**{**vars(schedule), "decay": "constant", "warmup_steps": 3}), 100, 10)
-    assert [warm(step) for step in range(5)] == pytest.approx([0.25, 0.5, 0.75, 1, 1])
+    rates = functools.partial(rate_factor, steps=100, steps_per_epoch=10)
+    assert rates(schedule, 0) == 1 and rates(schedule, 50) == pytest.approx(0.5**0.9) and rates(schedule, 100) == 0
+    staircase = dataclasses.replace(schedule, decay="staircase")
+    assert [rates(staircase, step) for step in (0, 19, 20, 39, 40)] == pytest.approx([1, 1, 0.1, 0.1, 0.01])
+    warm = dataclasses.replace(schedule, decay="constant", warmup_steps=3)
+    assert [rates(warm, step) for step in range(5)] == pytest.approx([0.25, 0.5, 0.75, 1, 1])
 
 
 def test_a_score_log_survives_a_line_cut_off(tmp_path: Path) -> None:

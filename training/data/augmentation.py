@@ -28,49 +28,12 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as v2
 
 from sfi_ros.classes import IGNORE
+from training.configuration import AugmentationOptions
 from training.data.jpeg import jpeg
 
 _LUMA = np.array([0.299, 0.587, 0.114])
 _PADDING_COLOR = (124, 116, 104)  # the ImageNet mean: zero once it is normalised
 _SHADOW_GRID = (9, 17)  # nodes of the finest shadow; the coarser ones are made that fine, which does not change them
-
-
-@dataclass(frozen=True)
-class AugmentationOptions:
-    """Ranges and probabilities; the defaults change nothing.
-
-    Attributes:
-        crop: (height, width) of the result in pixels; None keeps the image as it is (no geometry but flips).
-        scale: bounds of the zoom, drawn log-uniformly.
-        stretch: bounds of the additional horizontal zoom, drawn log-uniformly.
-        flip: probability of a horizontal flip.
-        brightness, contrast, saturation: the factor is uniform in 1 - x .. 1 + x.
-        hue: rotation of the colour circle, uniform in -x .. x turns.
-        gamma: the exponent is log-uniform in 1/(1 + x) .. 1 + x.
-        white_balance: every channel's gain is uniform in 1 - x .. 1 + x.
-        photometric: probability that the six above are applied at all.
-        shadow: probability that shadows are cast: a building's edge, or the dapples of a tree.
-        grayscale, overexposure, sharpen, blur, noise, jpeg: probabilities.
-    """
-
-    crop: tuple[int, int] | None = None
-    scale: tuple[float, float] = (1.0, 1.0)
-    stretch: tuple[float, float] = (1.0, 1.0)
-    flip: float = 0.0
-    photometric: float = 1.0
-    brightness: float = 0.0
-    contrast: float = 0.0
-    saturation: float = 0.0
-    hue: float = 0.0
-    gamma: float = 0.0
-    white_balance: float = 0.0
-    shadow: float = 0.0
-    grayscale: float = 0.0
-    overexposure: float = 0.0
-    sharpen: float = 0.0
-    blur: float = 0.0
-    noise: float = 0.0
-    jpeg: float = 0.0
 
 
 class Axis(NamedTuple):

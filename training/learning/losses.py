@@ -3,52 +3,21 @@
 Nobody annotated the street behind a car. The targets are therefore a foreground mask and the *partial*
 background, which is 255 under foreground; what lies behind is learned from fake masks, random rectangles
 that are added to the foreground mask right before max-pooling as inpainting, where the true class is known.
-This file holds the two losses, the class weights and the fake masks; DESIGN.md section 5 is the reference.
+This file holds the two losses; fake masks are drawn in `training.data.fake_masks`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, Literal
 
-import numpy as np
 import torch
 import torch.distributed
 from torch import Tensor
 from torch.nn import functional
 
 from sfi_ros.classes import IGNORE
-
-PAPER_CLASS_WEIGHTS: Final = (1.0, 5.81867525, 0.78376658)
-"""Cross-entropy weights of road, sidewalk and other in the released code."""
-
-
-@dataclass(frozen=True)
-class LossOptions:
-    """What the sum of the two losses is made of; the defaults are the paper's equation 1.
-
-    Attributes:
-        class_weights: weights of road, sidewalk, other in the background loss; None means all equal.
-        background_weight: factor of the background term in the sum.
-        foreground_weight: factor of the foreground term in the sum.
-        mask_overlap: an extra term that rewards the overlap of mask and truth as a whole: "none" or "dice".
-        mask_overlap_weight: factor of that term.
-        hidden_weight: extra weight of background pixels whose class is known although they are hidden: under
-            a fake mask, behind a pasted object, or behind an object of the synthetic street.
-        hard_fraction: share of the valid background pixels of every image that counts, the hardest first.
-        doubtful_border: unlabeled pixels within this many pixels of foreground are left out of the foreground
-            loss (0 leaves nothing out).
-    """
-
-    class_weights: tuple[float, float, float] | None = PAPER_CLASS_WEIGHTS
-    background_weight: float = 1.0
-    foreground_weight: float = 1.0
-    mask_overlap: Literal["none", "dice"] = "none"
-    mask_overlap_weight: float = 1.0
-    hidden_weight: float = 1.0
-    hard_fraction: float = 1.0
-    doubtful_border: int = 0
+from training.configuration import LossOptions
 
 
 @dataclass
@@ -66,6 +35,10 @@ class Supervision:
     foreground: Tensor
     background_weight: Tensor
     foreground_weight: Tensor
+
+    def __getitem__(self, images: slice) -> Supervision:
+        """Return that of some images of the batch."""
+        return Supervision(*(value[images] for value in vars(self).values()))
 
     def totals(self) -> Tensor:
         """(2,) float32: the summed weights of the background and of the foreground loss."""
@@ -219,37 +192,6 @@ def without_doubtful_border(foreground: Tensor, background: Tensor, border: int)
     objects = (foreground == 1).float()[:, None]
     near = functional.max_pool2d(objects, 2 * border + 1, stride=1, padding=border)[:, 0] > 0
     return torch.where(near & (foreground == 0) & (background == IGNORE), IGNORE, foreground)
-
-
-def fake_mask(
-    height: int,
-    width: int,
-    generator: np.random.Generator,
-    *,
-    count: int = 3,
-    sizes: tuple[float, float] = (0.1, 0.4),
-) -> Tensor:
-    """Random rectangles that the network must treat as if they were foreground.
-
-    Args:
-        height: of the mask, in pixels.
-        width: of the mask, in pixels.
-        generator: source of randomness.
-        count: number of rectangles; they may overlap.
-        sizes: bounds of the uniform distribution of a rectangle's height and width, as a share of the mask's.
-
-    Returns:
-        (1, H, W) bool, True inside a rectangle. Every rectangle lies wholly inside the image, its position
-        uniform among those that do.
-    """
-    mask = torch.zeros(1, height, width, dtype=torch.bool)
-    for _ in range(count):
-        box_height = max(1, round(generator.uniform(*sizes) * height))
-        box_width = max(1, round(generator.uniform(*sizes) * width))
-        top = int(generator.integers(0, height - box_height + 1))
-        left = int(generator.integers(0, width - box_width + 1))
-        mask[:, top : top + box_height, left : left + box_width] = True
-    return mask
 
 
 @lru_cache

@@ -1,0 +1,93 @@
+"""Validation: the scores of every set, and pictures for TensorBoard."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.fabric import Fabric
+from lightning.fabric.loggers import TensorBoardLogger
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from sfi_ros.network.outputs import SceneLogits
+from sfi_ros.network.preprocessing import normalize
+from sfi_ros.network.scene_network import SceneNetwork
+from sfi_ros.visualization import colorize
+from training.data.sample import Batch
+from training.measuring.metrics import FOREGROUND_THRESHOLD, SceneMetrics
+
+
+def validate(
+    fabric: Fabric,
+    network: SceneNetwork,
+    loaders: Mapping[str, DataLoader],
+    *,
+    pictures: int = 0,
+    step: int = 0,
+    after_batch: Callable[[], None] = lambda: None,
+) -> dict[str, dict[str, float]]:
+    """Score a network on this process's share of every set; the scores are those of all shares together.
+
+    Args:
+        fabric: of the run.
+        network: what is validated, in evaluation mode and on the device.
+        loaders: name -> loader of `training.data.sample.Batch`.
+        pictures: images of the first set that are drawn into TensorBoard.
+        step: under which they are filed.
+        after_batch: called behind every batch; may raise.
+
+    Returns:
+        By set: `flat_scores`.
+    """
+    scores = {}
+    for number, (name, loader) in enumerate(loaders.items()):
+        metrics = SceneMetrics().to(fabric.device)
+        spacing = max(1, len(loader) // max(pictures, 1))
+        drawn: list[Tensor] = []
+        for index, batch in enumerate(loader):
+            batch = batch.to(fabric.device, non_blocking=True)
+            logits = predict(fabric, network, batch)
+            metrics.update(logits.foreground.sigmoid(), logits.background, batch)
+            if number == 0 and fabric.is_global_zero and index % spacing == 0 and len(drawn) < pictures:
+                drawn.append(_picture(batch, logits))
+            after_batch()
+        scores[name] = flat_scores(metrics.compute())
+        for logger in fabric.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                for place, picture in enumerate(drawn):
+                    logger.experiment.add_image(f"validation/{place}", picture, step)
+    return scores
+
+
+@torch.no_grad()  # not inference_mode: frozen tensors that it makes must not get into a network that trains on
+def predict(fabric: Fabric, network: nn.Module, batch: Batch) -> SceneLogits:
+    """Return a network's float32 logits for a labelled batch on the device; MPI gets the true mask if it wants one."""
+    images = normalize(batch.image).contiguous(memory_format=torch.channels_last)
+    given = (batch.foreground > 0)[:, None] if network.options.mask_source == "given" else None
+    with fabric.autocast():
+        logits = network(images, given_foreground=given)
+    return SceneLogits(logits.background.float(), logits.foreground.float())
+
+
+def flat_scores(scores: Mapping[str, Any]) -> dict[str, float]:
+    """`SceneMetrics.compute()` as one level of names: all_region_miou, foreground_region_iou_road, mask_iou, ..."""
+    flat = {}
+    for region in ("all_region", "foreground_region"):
+        flat[f"{region}_miou"] = scores[region]["miou"]
+        flat.update({f"{region}_iou_{name}": value for name, value in scores[region]["iou"].items()})
+    flat |= {f"mask_{name}": value for name, value in scores["foreground_mask"].items()}
+    return {name: value if math.isfinite(value) else float("nan") for name, value in flat.items()}
+
+
+def _picture(batch: Batch, logits: SceneLogits) -> Tensor:
+    """(3, 3H, W) uint8: the first image; the predicted background with the mask darkened; the same of the truth."""
+    answer = logits.background[0].argmax(0), logits.foreground[0, 0].sigmoid() > FOREGROUND_THRESHOLD
+    rows = [batch.image[0].cpu()]
+    for background, mask in (answer, (batch.truth[0], batch.foreground[0] > 0)):
+        colors = torch.from_numpy(colorize(background.to("cpu", torch.uint8).numpy()).astype(np.uint8)).permute(2, 0, 1)
+        rows.append(torch.where(mask.cpu(), colors // 2, colors))
+    return torch.cat(rows, dim=1)
