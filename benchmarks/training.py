@@ -38,7 +38,7 @@ from sfi_ros.synthetic import SyntheticStreet
 from training.configuration import Configuration, load
 from training.data.loaders import StepBatches, TrainingData, automatic_workers
 from training.data.stream import stack
-from training.learning.devices import build_fabric
+from training.learning.devices import PRECISIONS, build_fabric
 from training.learning.loop import Learner, take_step
 from training.learning.losses import losses, supervision
 from training.learning.network import build_network
@@ -141,7 +141,7 @@ def our_loop(configuration: Configuration, stopwatch: Stopwatch, warmup: int, st
         if learner.step == warmup:
             stopwatch.begin()
     stopwatch.end()
-    return str(fabric.strategy.precision.precision).removesuffix("-mixed").removesuffix("-true")
+    return next(name for name, fabrics in PRECISIONS.items() if fabrics == fabric.strategy.precision.precision)
 
 
 def released_loop(configuration: Configuration, stopwatch: Stopwatch, warmup: int, steps: int) -> str:

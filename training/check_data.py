@@ -28,6 +28,7 @@ if not __package__:
 
 from sfi_ros.classes import BACKGROUND_CLASSES, IGNORE
 from training.data.datasets import DATASET_NAMES, DatasetError, open_dataset
+from training.data.label_check import label_problem
 from training.data.sample import Sample
 
 RARE_SHARE = 0.001
@@ -126,6 +127,9 @@ def check_dataset(dataset: Dataset[Sample], workers: int | None = None, quiet: b
 def _warnings(report: CheckReport) -> list[str]:
     if report.images == len(report.problems):
         return []
+    problem = label_problem(report.images - len(report.problems), report.shares)
+    if problem is not None:
+        return [problem]
     warnings = [
         f"'{name}' covers {report.shares[name]:.3%} of the pixels: are these the right label files?"
         for name in (*BACKGROUND_CLASSES, "foreground")

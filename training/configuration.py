@@ -24,11 +24,13 @@ from typing import Any, Final, Literal
 
 import yaml
 
+from sfi_ros.errors import SfiError
+
 PAPER_CLASS_WEIGHTS: Final = (1.0, 5.81867525, 0.78376658)
 """Cross-entropy weights of road, sidewalk and other in the released code."""
 
 
-class ConfigurationError(ValueError):
+class ConfigurationError(SfiError, ValueError):
     """A setting that does not exist, has the wrong type, or contradicts another one."""
 
 

@@ -31,6 +31,7 @@ if not __package__:
 
 from sfi_ros.network import checkpoint
 from training.data.datasets import DATASET_NAMES, DatasetError, open_dataset
+from training.data.label_check import problem_of
 from training.data.pasted_occluders import PastedOccluders
 from training.data.sample import Sample
 from training.measuring.evaluation import (
@@ -67,6 +68,8 @@ def evaluate_file(path: Path, label: str, options: argparse.Namespace) -> tuple[
         raise checkpoint.CheckpointError(f"{path} only works with a given mask: add --mask-source given")
     height = options.height or loaded.metadata.input_height
     dataset, whole = open_options(options, height)
+    if problem := problem_of(whole):
+        print(f"warning: {problem}", file=sys.stderr)
     runner = Runner(loaded.network, options.device, options.precision, options.mask_source)
     evaluation = evaluate(
         runner,

@@ -18,10 +18,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import yaml
 from lightning.fabric.loggers import CSVLogger, Logger, TensorBoardLogger
 
+from sfi_ros.errors import SfiError
 from sfi_ros.network import checkpoint
 from training.check_data import check_dataset
 from training.configuration import Configuration, ConfigurationError, as_dictionary, describe, load
 from training.data.datasets import DatasetError
+from training.data.label_check import problem_of
 from training.data.loaders import TrainingData
 from training.data.sources import open_source
 from training.learning import checkpoints
@@ -31,6 +33,7 @@ from training.learning.health import NonFiniteLoss
 from training.learning.loop import Learner, fit
 from training.learning.schedule import Schedule, TimeLimit
 from training.learning.signals import Interrupted
+from training.learning.validation import require_known_monitor
 
 DESCRIPTION = """\
 Train a network. What is trained, on what and how stands in a YAML file under config/training; any of its values
@@ -72,12 +75,9 @@ def main(arguments: list[str] | None = None) -> int:
         if options.check:
             _check_data(configuration)
         run(configuration, resume=options.resume, overwrite=options.overwrite)
-    except (ConfigurationError, DatasetError, FileExistsError, FileNotFoundError, PermissionError) as error:
+    except (SfiError, FileExistsError, FileNotFoundError, PermissionError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
-    except NonFiniteLoss as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return 1 if isinstance(error, NonFiniteLoss) else 2
     except Interrupted as stop:
         if rank() == 0:
             again = _resume_command(sys.argv[1:] if arguments is None else arguments)
@@ -110,10 +110,11 @@ def run(configuration: Configuration, *, resume: str | None = None, overwrite: b
     fabric = build_fabric(configuration.run, _loggers(configuration, folder))
     try:
         data = TrainingData(configuration)
+        warning = _check_labels(configuration, data)
         learner = Learner.build(fabric, configuration)
-    except (DatasetError, FileNotFoundError):
+    except SfiError:
         raise
-    except (ValueError, RuntimeError) as error:  # RuntimeError: pretrained weights that cannot be downloaded
+    except ValueError as error:
         raise ConfigurationError(str(error)) from error
     schedule, limit = Schedule(configuration.schedule, data.training_set.steps_per_epoch()), None
     if state is not None:
@@ -133,6 +134,8 @@ def run(configuration: Configuration, *, resume: str | None = None, overwrite: b
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.yaml").write_text(yaml.safe_dump(as_dictionary(configuration), sort_keys=False))
         print(_summary(configuration, data, learner, schedule), flush=True)
+        if warning is not None:
+            print(f"warning: {warning}", file=sys.stderr)
         ScoreLog(folder / SCORES).forget_after(learner.step)
     try:
         fit(learner, data, schedule, limit, folder)
@@ -236,6 +239,27 @@ def _farewell(configuration: Configuration, product: Path) -> str:
         f"evaluate it with:\n  {Path(sys.executable).name} training/evaluate.py --weights {product} "
         f"--dataset {source.dataset}{place}"
     )
+
+
+def _check_labels(configuration: Configuration, data: TrainingData) -> str | None:
+    """Look at a few images of every set: are they labelled as they should be, and do they tell what is monitored?
+
+    Returns:
+        A warning, if there is something to be warned of.
+
+    Raises:
+        ConfigurationError, DatasetError: training would be in vain.
+    """
+    sections = configuration.data.train, configuration.data.validation
+    opened = data.training_set.datasets, data.validation_sets.values()
+    for section, sources, datasets in zip(("train", "validation"), sections, opened, strict=True):
+        for (name, source), dataset in zip(sources.items(), datasets, strict=True):
+            # What is rendered is right, and costs more to look at.
+            if source.dataset != "synthetic" and (problem := problem_of(dataset)):
+                raise DatasetError(f"data.{section}.{name}: {problem}")
+    name, source = next(iter(configuration.data.validation.items()))
+    dataset = None if source.dataset == "synthetic" else data.validation_sets[name]
+    return require_known_monitor(configuration.run, name, dataset)
 
 
 def _check_data(configuration: Configuration) -> None:

@@ -29,7 +29,7 @@ def test_the_script_measures_all_loops(tmp_path: Path) -> None:
     for row in rows:
         assert row["images_per_second"] == pytest.approx(2e3 / row["step_ms"]) and 0 <= row["waiting"] <= 1
         assert row["against_released"] == pytest.approx(row["images_per_second"] / rows[0]["images_per_second"])
-        assert row["gpu_busy"] is None and row["precision"] == "32"
+        assert row["gpu_busy"] is None and row["precision"] == "float32"
 
 
 def test_the_street_that_is_written_is_a_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,26 +5,37 @@ from __future__ import annotations
 import csv
 import dataclasses
 import functools
-import json
+import itertools
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
+import torchvision
 import yaml
-from conftest import ROOT
+from conftest import ROOT, shared
 from torchvision.io import write_jpeg, write_png
 
 from sfi_ros.network import checkpoint
-from training import train
-from training.configuration import Configuration, ConfigurationError, as_dictionary, fingerprint, from_dictionary, load
+from training import check_data, evaluate, train
+from training.configuration import (
+    Configuration,
+    ConfigurationError,
+    ScheduleConfig,
+    as_dictionary,
+    from_dictionary,
+    load,
+)
 from training.data.datasets import DatasetError, Synthetic
 from training.data.loaders import TrainingData, augments_on_device
 from training.data.stream import TrainingSet, stack
@@ -35,8 +46,9 @@ from training.learning.health import NonFiniteLoss
 from training.learning.losses import losses, supervision
 from training.learning.network import TrainedNetwork, build_network
 from training.learning.optimizer import MovingAverage, build_optimizer
-from training.learning.schedule import rate_factor
+from training.learning.schedule import Schedule, TimeLimit, rate_factor
 from training.learning.signals import Interrupted
+from training.learning.validation import SCORE_NAMES
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -147,8 +159,6 @@ def test_the_seed_decides_everything_and_the_cache_nothing(finished: Path, tmp_p
 
 
 def test_the_printed_command_evaluates_the_product(finished: Path, capsys: pytest.CaptureFixture) -> None:
-    from training import evaluate
-
     command = train._farewell(load(finished / "config.yaml"), finished / "model.safetensors").splitlines()[-1]
     arguments = shlex.split(command)[2:]
     assert evaluate.main([*arguments, "--limit", "2", "--quiet"]) == 0
@@ -279,6 +289,53 @@ def test_a_finished_run_is_not_overwritten_by_accident(finished: Path) -> None:
     assert (finished / "last.ckpt").stat().st_mtime_ns == before
 
 
+@pytest.mark.parametrize("kept", [0, 5000, -100], ids=["empty", "the beginning", "all but the end"])
+def test_a_damaged_checkpoint_is_named_with_a_way_on(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture, kept: int
+) -> None:
+    """A disk that was full, a copy that broke off. The way on is true: the best checkpoint is looked at, too."""
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    content = (folder / "last.ckpt").read_bytes()
+    (folder / "last.ckpt").unlink()  # it may be the best one, too
+    (folder / "last.ckpt").write_bytes(content[:kept])
+    assert train.main([*arguments(folder), "--resume", "last"]) == 2
+    message = capsys.readouterr().err
+    assert message == (
+        f"error: {folder / 'last.ckpt'} is damaged: resume from {folder / 'best.ckpt'}, "
+        "or start anew with --overwrite\n"
+    )
+    (folder / "best.ckpt").write_bytes(b"")
+    assert train.main([*arguments(folder), "--resume", "last"]) == 2
+    assert "last.ckpt is damaged: start anew with --overwrite\n" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_an_earlier_version_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    torch.save({"state_dict": {}, "global_step": 3, "loops": {}}, folder / "last.ckpt")
+    assert train.main([*arguments(folder), "--resume", "last"]) == 2
+    assert "was written by an earlier version of this project" in capsys.readouterr().err
+
+
+def test_a_product_of_an_earlier_version_is_trained_on(tmp_path: Path) -> None:
+    """The shipped weights were trained with Lightning's Trainer, and are stored in float16."""
+    product = ROOT / "sfi_ros/weights/default.safetensors"
+    network = build_network(configured(tmp_path / "run", f"network.start_from={product}").network)
+    assert_equal(dict(network.state_dict()), dict(checkpoint.load(product).network.state_dict()))
+    assert {value.dtype for value in network.parameters()} == {torch.float32}
+
+
+def test_encoders_start_from_float16_weights(tmp_path: Path) -> None:
+    """Half the size to carry to another machine; what is trained is float32 all the same."""
+    model = torchvision.models.get_model("mobilenet_v2", weights=None)
+    state = {name: value.half() for name, value in model.state_dict().items() if value.is_floating_point()}
+    safetensors.torch.save_file(state, tmp_path / "half.safetensors")
+    network = build_network(configured(tmp_path / "run", f"network.pretrained={tmp_path / 'half.safetensors'}").network)
+    (first, *_) = (module for module in network.modules() if isinstance(module, torch.nn.Conv2d))
+    assert torch.equal(first.weight, state["features.0.0.weight"].float()) and first.weight.dtype == torch.float32
+
+
 # --- one batch, however it is divided --------------------------------------------------------------------------------
 
 
@@ -406,76 +463,183 @@ def configured_text(folder: Path) -> str:
     return folder.with_suffix(".yaml").read_text()
 
 
+# --- labels and scores that nobody should train on --------------------------------------------------------------------
+
+
+def with_folder(folder: Path, *overrides: str) -> list[str]:
+    """A robot's own set, laid out twice: for training and for validation."""
+    for section in ("train", "val"):
+        root = folder.parent / section
+        for number in range(3):
+            labels = torch.full((1, 32, 64), 7, dtype=torch.uint8)
+            labels[:, :12], labels[:, 6:20, 20 * number + 2 : 20 * number + 16] = 11, 26
+            for kind, content in (("images", labels.repeat(3, 1, 1) * 6), ("labels", labels)):
+                (root / kind).mkdir(parents=True, exist_ok=True)
+                write_png(content, str(root / kind / f"{number}.png"))
+        (root / "classes.yaml").write_text("background: {road: [7], sidewalk: [8], other: [11]}\nforeground: [26]\n")
+    sources = [f"data.train={{robot: {{dataset: folder, root: {folder.parent / 'train'}}}}}"]
+    sources += [f"data.validation={{robot: {{dataset: folder, root: {folder.parent / 'val'}}}}}"]
+    return [*arguments(folder), *sources, *overrides]
+
+
+@pytest.mark.parametrize("monitor", ["foreground_region_miou", "foreground_region_iou_road"])
+def test_a_score_that_the_set_cannot_tell_does_not_choose(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monitor: str
+) -> None:
+    """Without truth behind objects every validation is as good as the first: refused before anything is trained."""
+    command = with_folder(tmp_path / "run", f"run.monitor={monitor}")
+    assert train.main(command) == 2
+    message = capsys.readouterr().err
+    assert message.startswith(f"error: {monitor}, which chooses the best checkpoint, is not known on robot")
+    for remedy in ("data.validation.robot.pasted: 1.0", "run.monitor=all_region_miou", "run.export=last"):
+        assert remedy in message
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
-    ("override", "message"),
+    "remedy", ["data.validation.robot.pasted=1.0", "run.monitor=all_region_miou", "run.export=last"]
+)
+def test_what_the_message_advises_trains(tmp_path: Path, remedy: str) -> None:
+    assert train.main([*with_folder(tmp_path / "run", remedy), "schedule.steps=2", "schedule.validate_every=1"]) == 0
+    scores = {row["step"]: row["scores"]["robot"] for row in ScoreLog(tmp_path / "run/scores.jsonl").read()}
+    product = checkpoint.read_metadata(tmp_path / "run/model.safetensors")
+    if remedy == "run.export=last":
+        assert product.extra["step"] == 2
+    else:
+        monitor = "foreground_region_miou" if "pasted" in remedy else "all_region_miou"
+        assert product.extra["step"] == max(scores, key=lambda step: (scores[step][monitor], -step))
+
+
+def test_a_score_that_turns_out_to_be_unknown_never_chooses_the_first_weights(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """No sidewalk is in the images that are looked at, nor in any other: warned of, then the newest weights count."""
+    command = with_folder(tmp_path / "run", "run.monitor=all_region_iou_sidewalk")
+    assert train.main([*command, "schedule.steps=2", "schedule.validate_every=1"]) == 0
+    captured = capsys.readouterr()
+    assert "warning: in 3 of its 3 images all_region_iou_sidewalk, which chooses" in captured.err
+    assert captured.out.count("warning: all_region_iou_sidewalk is not known on robot") == 2
+    assert checkpoint.read_metadata(tmp_path / "run/model.safetensors").extra["step"] == 2
+
+
+def test_a_misspelt_monitor_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert train.main([*arguments(tmp_path / "run"), "run.monitor=foreground_miou"]) == 2
+    assert "unknown run.monitor 'foreground_miou': did you mean 'foreground_region_miou'?" in capsys.readouterr().err
+
+
+def test_the_names_of_scores_are_those_that_are_measured(finished: Path) -> None:
+    assert set(SCORE_NAMES) == set(ScoreLog(finished / "scores.jsonl").read()[0]["scores"]["street"])
+
+
+@pytest.mark.parametrize("section", ["train", "val"])
+def test_labels_of_another_convention_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture, section: str) -> None:
+    """Train ids in a Cityscapes tree: 0 road, 1 sidewalk, 13 car. No pixel is what it should be."""
+    command = with_folder(tmp_path / "run", "run.export=last")
+    for file in (tmp_path / section / "labels").glob("*.png"):
+        write_png(torch.full((1, 32, 64), 11, dtype=torch.uint8), str(file))
+    assert train.main(command) == 2
+    where = f"data.{'train' if section == 'train' else 'validation'}.robot"
+    assert f"error: {where}: no pixel of road, sidewalk or foreground in 3 images" in capsys.readouterr().err
+    root = str(tmp_path / section)
+    weights = str(ROOT / "sfi_ros/weights/default.safetensors")
+    evaluate.main(["--weights", weights, "--dataset", "folder", "--root", root, "--height", "32", "--quiet"])
+    assert "warning: no pixel of road, sidewalk or foreground in 3 images" in capsys.readouterr().err
+    check_data.main(["--dataset", "folder", "--root", root, "--height", "32", "--workers", "0"])
+    assert "no pixel of road, sidewalk or foreground in 3 images" in capsys.readouterr().out.replace("\n", " ")
+
+
+def test_train_ids_in_cityscapes_files_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    root = shared("cases/cityscapes-train-ids/citytid")
+    sources = [f"data.{kind}={{c: {{dataset: cityscapes, root: {root}, split: {split}}}}}" for kind, split in SPLITS]
+    assert train.main([*arguments(tmp_path / "run"), *sources]) == 2
+    assert "are these *_labelIds.png" in capsys.readouterr().err
+
+
+SPLITS = (("train", "train"), ("validation", "val"))
+
+
+# --- a time limit -----------------------------------------------------------------------------------------------------
+
+
+class Clock:
+    """Time that passes when somebody says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize(
+    ("pace", "validation", "validate_every"),
     [
-        ("schedule.step=3", r"unknown key 'schedule\.step': did you mean 'schedule\.steps'\?"),
-        ("losses.hidden_wait=2", r"did you mean 'losses\.hidden_weight'"),
-        ("optimiser.name=adam", r"did you mean 'optimizer'"),
-        ("data.train.street.drive=3", r"did you mean 'data\.train\.street\.drives'"),
-        ("optimizer.name=sgd", r"optimizer\.name must be one of adamw?, adamw?, got 'sgd'"),
-        ("data.batch_size=four", r"data\.batch_size must be a whole number, got 'four'"),
-        ("run.half=1", r"run\.half must be true or false, got 1"),
-        ("fake_masks.sizes=[0.1]", r"fake_masks\.sizes must hold 2 values"),
-        ("schedule.epochs=3", r"exactly one of schedule\.steps, schedule\.epochs and schedule\.minutes"),
-        ("schedule.validate_every=4", r"must end with a validation.*schedule\.steps to 4"),
-        ("data.train.street.dataset=kitti", r"data\.train\.street has no folder: set data\.train\.street\.root"),
-        ("data.train=null", r"data\.train names no source"),
-        ("network.name=fast-mobilenet2", r"did you mean fast-mobilenetv2"),
-        ("network.fill=blur", r"fill must be one of mpi, zero"),
-        ("network.pretrained=/nowhere.safetensors", r"pretrained weights /nowhere\.safetensors do not exist"),
-        ("data.cache=disk", r"data\.cache must be one of none, ram, got 'disk'"),
-        ("data.cache_gigabytes=0", r"data\.cache_gigabytes must be positive; data\.cache=none keeps nothing"),
-        ("data.augment_on=gpu", r"data\.augment_on must be one of auto, cpu, device"),
-        ("run.log_every=0", r"run\.log_every must be at least 1"),
-        ("run.loggers=[wandb]", r"run\.loggers must be one of csv, tensorboard, got 'wandb'"),
-        ("seed", r"must read section\.key=value"),
+        (lambda step: 0.1, 4.0, None),
+        (lambda step: 0.1, 4.0, 100),
+        (lambda step: 20.0 if step == 0 else 0.1, 4.0, None),  # compiles at first
+        (lambda step: 0.5 if step < 200 else 0.1, 4.0, None),  # fills a cache, then reads from it
+        (lambda step: 0.1 if step < 1000 else 0.4, 4.0, None),  # somebody else wants the machine, too
+        (lambda step: 7.0, 10.0, None),  # a large network
+        (lambda step: 0.1, 60.0, None),  # a large validation set, which nobody has timed
     ],
 )
-def test_errors_of_the_configuration_name_the_key_and_the_remedy(
-    tmp_path: Path, capsys: pytest.CaptureFixture, override: str, message: str
+def test_a_run_with_a_time_limit_uses_it_and_keeps_it(
+    pace: Callable[[int], float], validation: float, validate_every: int | None
 ) -> None:
-    assert train.main([*arguments(tmp_path / "run"), override]) == 2
-    assert re.search(message, capsys.readouterr().err)
+    clock = Clock()
+    schedule = Schedule(ScheduleConfig(minutes=5, validate_every=validate_every), steps_per_epoch=10)
+    limit = TimeLimit(300, validate_every=validate_every, validation_share=validation / pace(10_000), clock=clock)
+    step, factors = 0, []
+    while not schedule.ends_at(step):
+        factors.append(schedule.factor(step))
+        clock.now += pace(step)
+        step += 1
+        schedule.steps = limit.after(step) or schedule.steps
+        if schedule.validates_at(step):
+            with limit.validating():
+                clock.now += validation
+    assert 0.9 * 300 < limit.spent <= 300
+    assert factors[0] == 1 and factors[-1] < 0.1, "the rate falls to its end"
+    assert validate_every is None or step > 3 * validate_every
 
 
-def test_kitti_dev_is_never_trained_on(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="for testing only"):
-        configured(tmp_path / "run", "data.train.street.dataset=kitti", "data.roots.kitti=../shared/data/kitti_dev")
+def test_a_time_limit_that_is_too_short_still_gives_a_step() -> None:
+    clock = Clock()
+    limit = TimeLimit(1, clock=clock)
+    clock.now += 30
+    assert limit.after(1) == 1
 
 
-def test_overrides_are_typed_and_null_removes(tmp_path: Path) -> None:
-    configuration = configured(
-        tmp_path / "run",
-        "optimizer.encoder_rate=1e-4",
-        "augmentation.crop=null",
-        "data.train.second={dataset: synthetic, share: 2}",
-        "data.train.street=null",
-        "losses.class_weights=[1, 2, 3]",
-    )
-    assert configuration.optimizer.encoder_rate == 1e-4 and configuration.augmentation.crop is None
-    assert list(configuration.data.train) == ["second"] and configuration.data.train["second"].share == 2.0
-    assert configuration.losses.class_weights == (1.0, 2.0, 3.0)
-    assert from_dictionary(json.loads(json.dumps(as_dictionary(configuration)))) == configuration
+def test_a_resumed_run_uses_what_is_left_of_its_time() -> None:
+    whole, rest = (TimeLimit(300, spent=spent, clock=Clock()) for spent in (0.0, 200.0))
+    planned = []
+    for limit in (whole, rest):
+        for step in range(1, 20):
+            limit._clock.now += 0.5
+            planned.append(limit.after(step))
+    assert planned[18] == pytest.approx((300 - 9) / 0.5, abs=3)
+    assert planned[-1] == pytest.approx((100 - 9) / 0.5, abs=3)
 
 
-def test_the_fingerprint_changes_with_everything_but_the_place(tmp_path: Path) -> None:
-    here, there = configured(tmp_path / "here"), configured(tmp_path / "there")
-    assert fingerprint(here) == fingerprint(there) != fingerprint(configured(tmp_path / "here", "seed=1"))
+def test_a_run_with_a_time_limit_ends_by_itself_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "run"
+    configuration = configured(folder, "schedule.steps=null", "schedule.validate_every=null", "schedule.minutes=0.15")
 
+    def stopped(self: Any, number: int, original: Any = TrainingSet.__getitem__) -> Any:
+        if number == 10:
+            signal.raise_signal(signal.SIGTERM)
+        return original(self, number)
 
-@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "config/training").glob("*.yaml")))
-def test_shipped_configurations_are_understood(name: str) -> None:
-    configuration = load(ROOT / "config/training" / name)
-    assert configuration.output.startswith("out/")
-
-
-def test_help_shows_examples(capsys: pytest.CaptureFixture) -> None:
-    with pytest.raises(SystemExit):
-        train.main(["--help"])
-    text = capsys.readouterr().out
-    for expected in ("--config", "--resume", "--check", "torchrun", "exit status", "model.safetensors"):
-        assert expected in text
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingSet, "__getitem__", stopped)
+        with pytest.raises(Interrupted):
+            train.run(configuration)
+    assert state(folder / "last.ckpt")["step"] == 3 and state(folder / "last.ckpt")["spent"] > 0
+    product = train.run(configuration, resume="last")
+    last = state(folder / "last.ckpt")
+    assert last["step"] == last["planned"] > 3 and last["spent"] > state(folder / "best.ckpt")["spent"] - 1e-6
+    assert [row["step"] for row in ScoreLog(folder / "scores.jsonl").read()] == [last["step"]]
+    assert checkpoint.read_metadata(product).extra["step"] == last["step"]
 
 
 # --- data ------------------------------------------------------------------------------------------------------------
@@ -577,6 +741,62 @@ def test_the_forward_half_of_a_step_asks_a_device_for_no_value(tmp_path: Path) -
     assert losses(output.background, output.foreground, truth, configuration.losses).total.is_meta
 
 
+def test_the_network_decides_what_the_configuration_leaves_open(tmp_path: Path) -> None:
+    """A two-stage network by its name alone; the released code's boundary, also in what is trained on from."""
+    two_stage = build_network(configured(tmp_path / "run", "network.name=two-stage-resnet18").network)
+    assert (two_stage.options.mpi_position, two_stage.options.fill) == ("image", "zero")
+    raw = configured(tmp_path / "raw", "network.boundary=raw", "schedule.steps=1", "schedule.validate_every=1")
+    product = train.run(raw)
+    assert checkpoint.read_metadata(product).options["boundary"] == "raw"
+    assert build_network(configured(tmp_path / "run").network).options.boundary == "dilated"
+    start = f"network.start_from={product}"
+    assert build_network(configured(tmp_path / "run", start).network).options.boundary == "raw"
+    assert build_network(configured(tmp_path / "run", start, "network.boundary=dilated").network).options.boundary == (
+        "dilated"
+    )
+
+
+def test_a_reduced_precision_on_a_cpu_is_refused(tmp_path: Path) -> None:
+    for precision in ("float16", "bfloat16"):
+        with pytest.raises(ConfigurationError, match=f"run.precision={precision} trains on a GPU only: set run.prec"):
+            train.run(configured(tmp_path / "run", f"run.precision={precision}"))
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigurationError, match=r"run.accelerator=gpu, but PyTorch finds no GPU"):
+            train.run(configured(tmp_path / "run", "run.accelerator=gpu"))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_float16_is_scaled_skips_what_overflows_and_resumes(tmp_path: Path) -> None:
+    configuration = configured(tmp_path / "run", "run.accelerator=gpu", "run.devices=1", "run.precision=float16")
+    fabric = build_fabric(configuration.run)
+    learner = loop.Learner.build(fabric, configuration)
+    assert learner.scaler is not None and not learner.is_fused
+    (batch,) = itertools.islice(TrainingData(configuration).training_batches(fabric, 0, 1), 1)
+    loop.take_step(learner, batch, 1.0)
+    before, scale = {k: v.clone() for k, v in learner.network.named_parameters()}, learner.scaler.get_scale()
+    learner.scaler.load_state_dict({**learner.scaler.state_dict(), "scale": 2.0**60})
+    loop.take_step(learner, batch, 1.0)
+    assert learner.scaler.get_scale() == 2.0**59
+    assert_equal(dict(learner.network.named_parameters()), before)
+    other = loop.Learner.build(fabric, configuration)
+    other.load_state(learner.state())
+    assert other.scaler.get_scale() == 2.0**59 != scale
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_several_gpus_synchronise_batch_normalisation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One GPU says that it is one of two: the network that it builds shares statistics, under the names of one."""
+    configuration = configured(tmp_path / "run", "run.accelerator=gpu", "run.devices=1")
+    fabric = build_fabric(configuration.run)
+    alone = loop.Learner.build(fabric, configuration)
+    monkeypatch.setattr(type(fabric), "world_size", 2)
+    several = loop.Learner.build(fabric, configuration)
+    kinds = {type(m) for m in several.network.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)}
+    assert (
+        kinds == {torch.nn.SyncBatchNorm} and several.network.state_dict().keys() == alone.network.state_dict().keys()
+    )
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 def test_the_host_does_not_wait_for_a_gpu_within_a_step(tmp_path: Path) -> None:
     """Waiting is an error in and between all steps but the first, which make constants and optimizer state."""
@@ -627,16 +847,6 @@ def test_cityscapes_with_pasted_objects_trains(tmp_path: Path) -> None:
     product = train.run(with_cityscapes(tmp_path / "run"))
     scores = checkpoint.read_metadata(product).scores
     assert 0 <= scores["pasted/foreground_region_miou"] <= 1
-
-
-def test_photos_are_trained_on_without_opencv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "cv2", None)
-    for name in list(sys.modules):
-        if name.startswith(("sfi_ros.visualization", "sfi_ros.synthetic")):
-            monkeypatch.delitem(sys.modules, name)
-    folder = tmp_path / "run"
-    train.run(with_cityscapes(folder, "data.train.street=null"))
-    assert any(b"validation/0" in path.read_bytes() for path in folder.rglob("events.*")), "with pictures"
 
 
 def test_check_finds_a_damaged_file_before_training(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

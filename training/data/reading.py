@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sfi_ros.classes import BACKGROUND_CLASSES, BACKGROUND_LOOKUP, FOREGROUND_LOOKUP, IGNORE
-from sfi_ros.errors import ImageError
+from sfi_ros.errors import ImageError, SfiError
 from sfi_ros.frames.decoding import NotLabelsError, decode_labels, decode_photo
 from sfi_ros.frames.limits import FILE_MEGAPIXELS
 from sfi_ros.frames.names import printable
@@ -26,7 +26,7 @@ from training.data.sample import Sample
 PHOTO_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
-class DatasetError(ValueError):
+class DatasetError(SfiError, ValueError):
     """A dataset on disk is not what its class expects; the message names the file and the remedy."""
 
 

@@ -44,13 +44,11 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         ConfigurationError: the file is damaged or of another version; the message says what can be done instead.
     """
-    try:
-        state = _load(path)
-    except _DAMAGED as error:
-        other = path.with_name(BEST if path.name == LAST else LAST)
-        usable = other.is_file() and not other.samefile(path) and _is_readable(other)
-        remedy = f"resume from {other}, or start anew with --overwrite" if usable else "start anew with --overwrite"
-        raise ConfigurationError(f"{path} is damaged: {remedy}") from error
+    with path.open("rb") as file:  # what cannot be opened is not damaged
+        try:
+            state = _load(file)
+        except _DAMAGED as error:
+            raise ConfigurationError(f"{path} is damaged: {_way_on(path)}") from error
     if "network" not in state or "step" not in state:
         raise ConfigurationError(
             f"{path} was written by an earlier version of this project, whose runs cannot be resumed: start a new run, "
@@ -156,22 +154,26 @@ class ScoreLog:
         return max((value for value in values if value is not None), default=-math.inf)
 
 
-_DAMAGED = (RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError)
+_DAMAGED = (RuntimeError, EOFError, KeyError, ValueError, OSError, pickle.UnpicklingError)
 """What `torch.load` raises on a file that is not whole."""
 
 
-def _load(path: Path) -> dict[str, Any]:
-    state = torch.load(path, map_location="cpu", weights_only=True)
+def _load(file: BinaryIO) -> dict[str, Any]:
+    state = torch.load(file, map_location="cpu", weights_only=True)
     if not isinstance(state, dict):
         raise ValueError("no mapping")
     return state
 
 
-def _is_readable(path: Path) -> bool:
+def _way_on(damaged: Path) -> str:
+    """What can be done instead of resuming from a damaged file; the other one is looked at before it is named."""
+    other = damaged.with_name(BEST if damaged.name == LAST else LAST)
     try:
-        return "network" in _load(path)
+        with other.open("rb") as file:
+            is_whole = not other.samefile(damaged) and "network" in _load(file)
     except _DAMAGED:
-        return False
+        is_whole = False
+    return f"resume from {other}, or start anew with --overwrite" if is_whole else "start anew with --overwrite"
 
 
 @contextmanager

@@ -7,8 +7,10 @@ import math
 import torch
 from torch import Tensor
 
+from sfi_ros.errors import SfiError
 
-class NonFiniteLoss(RuntimeError):
+
+class NonFiniteLoss(SfiError, RuntimeError):
     """The loss or the gradient of a step is infinite or not a number; the message names step and samples."""
 
 

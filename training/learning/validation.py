@@ -4,21 +4,67 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
 from lightning.fabric import Fabric
 from lightning.fabric.loggers import TensorBoardLogger
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
+from sfi_ros.classes import BACKGROUND_CLASSES
 from sfi_ros.network.outputs import SceneLogits
 from sfi_ros.network.preprocessing import normalize
 from sfi_ros.network.scene_network import SceneNetwork
 from sfi_ros.visualization import colorize
-from training.data.sample import Batch
+from training.configuration import ConfigurationError, RunConfig, closest
+from training.data.label_check import census
+from training.data.sample import Batch, Sample
 from training.measuring.metrics import FOREGROUND_THRESHOLD, SceneMetrics
+
+SCORE_NAMES: Final = (
+    *(f"{region}_miou" for region in ("all_region", "foreground_region")),
+    *(f"{region}_iou_{name}" for region in ("all_region", "foreground_region") for name in BACKGROUND_CLASSES),
+    *(f"mask_{name}" for name in ("iou", "precision", "recall")),
+)
+"""What a validation measures on every set."""
+
+
+def require_known_monitor(run: RunConfig, name: str, dataset: Dataset[Sample] | None) -> str | None:
+    """Refuse a score to choose by that does not exist, or that the set cannot tell.
+
+    Args:
+        run: whose `monitor` chooses the best checkpoint.
+        name: of the first validation set.
+        dataset: that set; None if everything is known in it.
+
+    Returns:
+        A warning where the images that were looked at do not show the score, and others may; else None.
+
+    Raises:
+        ConfigurationError: the message says what to set instead.
+    """
+    if run.monitor not in SCORE_NAMES:
+        raise ConfigurationError(
+            f"unknown run.monitor {run.monitor!r}: did you mean {closest(run.monitor, SCORE_NAMES)!r}? "
+            f"(known: {', '.join(SCORE_NAMES)})"
+        )
+    if run.export == "last" or dataset is None:
+        return None
+    found = census(dataset)
+    region, _, score = run.monitor.partition("_region_")
+    pixels = {"all": found.everywhere, "foreground": found.behind}.get(region, {"mask": found.foreground})
+    of_class = pixels.get(score.removeprefix("iou_"))
+    if sum(pixels.values()) if of_class is None else of_class:
+        return None
+    problem = (
+        f"{run.monitor}, which chooses the best checkpoint, is not known on {name}: set data.validation.{name}.pasted: "
+        "1.0 (objects with known background behind them), run.monitor=all_region_miou, or run.export=last"
+    )
+    if region == "foreground" and not found.has_truth:
+        raise ConfigurationError(problem)
+    return f"in {found.images} of its {len(dataset)} images {problem}"
 
 
 def validate(
