@@ -74,14 +74,14 @@ class Stopwatch:
         self._watch = threading.Thread(target=self._watch_gpu, daemon=True)
 
     def begin(self) -> None:
-        """Starts, when all that was asked of a GPU before is done."""
+        """Start, when all that was asked of a GPU before is done."""
         self._finish()
         self.waiting, self._began = 0.0, time.perf_counter()
         if self.device.type == "cuda":
             self._watch.start()
 
     def end(self) -> None:
-        """Stops, when the GPU has done what was asked of it."""
+        """Stop, when the GPU has done what was asked of it."""
         self._finish()
         assert self._began is not None
         self.seconds = time.perf_counter() - self._began
@@ -128,7 +128,7 @@ def fill_memory(data: TrainingData) -> None:
 
 
 def our_loop(configuration: Configuration, stopwatch: Stopwatch, warmup: int, steps: int) -> str:
-    """Time the steps of `training/train.py`, without validation and files; return the precision."""
+    """Time the steps of `training/train.py`, without validation and files; returns the precision."""
     fabric = build_fabric(configuration.run)
     data = TrainingData(configuration)
     if data.memory is not None:
@@ -145,7 +145,7 @@ def our_loop(configuration: Configuration, stopwatch: Stopwatch, warmup: int, st
 
 
 def released_loop(configuration: Configuration, stopwatch: Stopwatch, warmup: int, steps: int) -> str:
-    """A loop as of the released code; returns the precision."""
+    """Run a loop as of the released code; returns the precision."""
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.benchmark = False
     device, batch_size = stopwatch.device, configuration.data.batch_size
@@ -172,7 +172,7 @@ def released_loop(configuration: Configuration, stopwatch: Stopwatch, warmup: in
 
 
 def write_street(folder: Path) -> None:
-    """Writes frames of the street as a Cityscapes tree."""
+    """Write frames of the street as a Cityscapes tree."""
     streets = [SyntheticStreet(seed=seed, width=2 * DRAWN_HEIGHT, height=DRAWN_HEIGHT) for seed in range(3)]
     generator = np.random.default_rng(0)
     for number in range(PHOTOS):

@@ -67,7 +67,7 @@ exit status: 0 finished, 1 stopped by an error, 2 wrong configuration or data, 1
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line; returns the exit status."""
+    """Run the command line; returns the exit status."""
     options = _parser().parse_intermixed_args(arguments)
     try:
         overrides = [*options.overrides, *([f"output={options.output}"] if options.output else [])]
@@ -263,7 +263,7 @@ def _check_labels(configuration: Configuration, data: TrainingData) -> str | Non
 
 
 def _check_data(configuration: Configuration) -> None:
-    """Loads every sample of every source once; raises DatasetError if any cannot be."""
+    """Load every sample of every source once; raises DatasetError if any cannot be."""
     seen = []
     for section in (configuration.data.train, configuration.data.validation):
         for name, source in section.items():

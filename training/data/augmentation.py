@@ -102,7 +102,7 @@ class Draws:
 
     @classmethod
     def of(cls, draws: Sequence[Draw]) -> Draws:
-        """Collects draws.
+        """Collect draws.
 
         Raises:
             ValueError: their results differ in size.
@@ -130,13 +130,13 @@ class Draws:
 def augment(
     image: Tensor, labels: Tensor, options: AugmentationOptions, generator: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Draws and augments one sample on the CPU; see `augment_sample`."""
+    """Draw and augment one sample on the CPU; see `augment_sample`."""
     height, width = image.shape[-2:]
     return augment_sample(image, labels, draw((height, width), options, generator))
 
 
 def augment_sample(image: Tensor, labels: Tensor, drawn: Draw) -> tuple[Tensor, Tensor]:
-    """Augments an image and any number of label maps alike, on the CPU.
+    """Augment an image and any number of label maps alike, on the CPU.
 
     Args:
         image: (3, H, W) uint8 RGB.
@@ -164,7 +164,7 @@ def augment_sample(image: Tensor, labels: Tensor, drawn: Draw) -> tuple[Tensor, 
 
 
 def augment_batch(images: Tensor, labels: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
-    """Augments a batch where it lies.
+    """Augment a batch where it lies.
 
     The same as `augment_sample` of each, but for rounding, the device's own noise, and pixels beside padding, which
     blur, sharpening and JPEG see continued there instead of ending.
@@ -216,7 +216,7 @@ def photometry(images: Tensor, draws: Draws) -> Tensor:
 
 
 def draw(size: tuple[int, int], options: AugmentationOptions, generator: np.random.Generator) -> Draw:
-    """Decides how a sample is augmented.
+    """Decide how a sample is augmented.
 
     Args:
         size: (height, width) of the source image.
@@ -259,7 +259,7 @@ def _draw_axis(source: int, target: int, zoom: float, generator: np.random.Gener
 
 
 def _draw_shadow(generator: np.random.Generator) -> np.ndarray:
-    """A smooth random field, the height at which it is cut, how softly, and the light in the shade, as parameters.
+    """Draw a smooth random field, the height at which it is cut, how softly, and the light in the shade, as parameters.
 
     The field's grid has 1x1 cells (one edge across the image) to 8x16 (dapples).
     """
@@ -317,7 +317,7 @@ def _parameters(*values: float | np.ndarray) -> np.ndarray:
 
 
 def _cast_shadow(images: Tensor, operation: Operation, axes: Tensor) -> Tensor:
-    """Darkens a random region. Labels do not change: that is what the network has to learn."""
+    """Darken a random region. Labels do not change: that is what the network has to learn."""
     cut, softness, light, grid = operation.parameters.split([1, 1, 3, math.prod(_SHADOW_GRID)], 1)
     field = grid.unflatten(1, _SHADOW_GRID)
     for dimension in (0, 1):  # bilinear, its outermost nodes at the outermost pixels of the window
@@ -406,7 +406,7 @@ def _as_uint8(pixels: Tensor) -> Tensor:
 
 
 def _unpadded(drawn: Draw) -> Draw:
-    """The same without what lies outside the source."""
+    """Return the same without what lies outside the source."""
     rows, columns = (axis._replace(place=0, size=axis.placed) for axis in (drawn.rows, drawn.columns))
     return replace(drawn, rows=rows, columns=columns)
 

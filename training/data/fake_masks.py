@@ -18,7 +18,7 @@ def fake_mask(
     count: int = 3,
     sizes: tuple[float, float] = (0.1, 0.4),
 ) -> Tensor:
-    """Random rectangles that the network must treat as if they were foreground.
+    """Draw random rectangles that the network must treat as if they were foreground.
 
     Args:
         height: of the mask, in pixels.

@@ -54,7 +54,7 @@ class TrainingExample:
     drawn: Draw | Draws | None = None
 
     def map(self, function: Callable[[Tensor], Tensor]) -> TrainingExample:
-        """A batch with every tensor replaced by `function` of it."""
+        """Return a batch with every tensor replaced by `function` of it."""
         return replace(
             self,
             image=function(self.image),
@@ -65,15 +65,15 @@ class TrainingExample:
         )
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> TrainingExample:
-        """The batch on `device`."""
+        """Return the batch on `device`."""
         return self.map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> TrainingExample:
-        """The batch in page-locked memory; the data loader calls this for a GPU."""
+        """Return the batch in page-locked memory; the data loader calls this for a GPU."""
         return self.map(Tensor.pin_memory)
 
     def augmented(self) -> TrainingExample:
-        """The sample or batch, augmented as drawn."""
+        """Return the sample or batch, augmented as drawn."""
         if self.drawn is None:
             return self
         labels = torch.stack([self.foreground, self.background], dim=-3)
@@ -86,7 +86,7 @@ class TrainingExample:
 
 
 def stack(examples: list[TrainingExample]) -> TrainingExample:
-    """Examples as a batch: of one size, or still to be augmented, which makes them so."""
+    """Join examples to a batch: of one size, or still to be augmented, which makes them so."""
     fakes = [example.fake_foreground for example in examples if example.fake_foreground is not None]
     draws = [example.drawn for example in examples if isinstance(example.drawn, Draw)]
     join = _stack_padded if draws else torch.stack
@@ -101,7 +101,7 @@ def stack(examples: list[TrainingExample]) -> TrainingExample:
 
 
 def _stack_padded(tensors: list[Tensor]) -> Tensor:
-    """Tensors (..., H, W) as one of the greatest height and width; what is beyond a smaller one is not looked at."""
+    """Stack tensors (..., H, W) of any size; what lies beyond a smaller one is not looked at."""
     size = [max(tensor.shape[axis] for tensor in tensors) for axis in (-2, -1)]
     batch = tensors[0].new_zeros(len(tensors), *tensors[0].shape[:-2], *size)
     for place, tensor in zip(batch, tensors, strict=True):
@@ -130,7 +130,7 @@ class TrainingSet(Dataset[TrainingExample]):
         self.shares = [source.share / total for source in self.sources]
 
     def __getitem__(self, number: int) -> TrainingExample:
-        """The example with this number in the run."""
+        """Return the example with this number in the run."""
         configuration = self.configuration
         sample = self._sample(number)
         target = sample.partial_background
@@ -151,13 +151,13 @@ class TrainingSet(Dataset[TrainingExample]):
         return example.augmented() if self.augments else example
 
     def steps_per_epoch(self) -> int:
-        """Steps in which the mixture has gone once through its largest source."""
+        """Return the steps in which the mixture has gone once through its largest source."""
         largest = max(range(len(self.lengths)), key=lambda source: self.lengths[source])
         samples = self.lengths[largest] / self.shares[largest]
         return max(1, int(samples / self.configuration.data.batch_size))
 
     def place(self, number: int) -> tuple[int, int]:
-        """(source, how many samples of that source came before) of a sample.
+        """Return (source, how many samples of that source came before) of a sample.
 
         The first source takes its share of the stream evenly spread; what remains is divided likewise among
         the others.
@@ -195,6 +195,6 @@ class TrainingSet(Dataset[TrainingExample]):
 
 @lru_cache(maxsize=8)
 def _shuffled(length: int, block: int, seed: tuple[int, ...]) -> np.ndarray:
-    """A permutation of `length` numbers that keeps blocks of consecutive ones together."""
+    """Return a permutation of `length` numbers that keeps blocks of consecutive ones together."""
     blocks = np.random.default_rng(seed).permutation(length // block)
     return (blocks[:, None] * block + np.arange(block)).ravel()

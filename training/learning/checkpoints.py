@@ -166,7 +166,7 @@ def _load(file: BinaryIO) -> dict[str, Any]:
 
 
 def _way_on(damaged: Path) -> str:
-    """What can be done instead of resuming from a damaged file; the other one is looked at before it is named."""
+    """Say what can be done instead of resuming from a damaged file; the other one is looked at before it is named."""
     other = damaged.with_name(BEST if damaged.name == LAST else LAST)
     try:
         with other.open("rb") as file:

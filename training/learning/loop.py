@@ -99,7 +99,7 @@ class Learner:
         return bool(self.optimizer.param_groups[0].get("fused"))
 
     def state(self) -> dict[str, Any]:
-        """Everything that a checkpoint holds; a resumed run is checked against the configuration in it."""
+        """Return everything that a checkpoint holds; a resumed run is checked against the configuration in it."""
         return {
             "step": self.step,
             "network": self.network.state_dict(),

@@ -41,7 +41,7 @@ class Supervision:
         return Supervision(*(value[images] for value in vars(self).values()))
 
     def totals(self) -> Tensor:
-        """(2,) float32: the summed weights of the background and of the foreground loss."""
+        """Return (2,) float32: the summed weights of the background and of the foreground loss."""
         return torch.stack([self.background_weight.sum(), self.foreground_weight.sum()])
 
 
@@ -58,7 +58,7 @@ class Losses:
 def supervision(
     foreground: Tensor, background: Tensor, fake_foreground: Tensor | None, options: LossOptions
 ) -> Supervision:
-    """The targets of a batch and how much each pixel counts.
+    """Return the targets of a batch and how much each pixel counts.
 
     Args:
         foreground: (N, H, W) uint8 0/1, 255 where unknown.
@@ -86,7 +86,7 @@ def losses(
     *,
     totals: Tensor | None = None,
 ) -> Losses:
-    """Both losses of a batch and their weighted sum.
+    """Return both losses of a batch and their weighted sum.
 
     Args:
         background_logits: (N, 3, H, W) float.
@@ -119,7 +119,7 @@ def losses(
 
 
 def background_loss(logits: Tensor, truth: Supervision, options: LossOptions, total: Tensor) -> Tensor:
-    """Weighted cross-entropy over the pixels whose background class is known; 0 where there are none.
+    """Return the weighted cross-entropy over the pixels whose background class is known; 0 where there are none.
 
     Args:
         logits: (N, 3, H, W) float.
@@ -139,7 +139,7 @@ def background_loss(logits: Tensor, truth: Supervision, options: LossOptions, to
 
 
 def foreground_loss(logits: Tensor, truth: Supervision, total: Tensor) -> Tensor:
-    """Binary cross-entropy of the foreground mask over the pixels where it is known.
+    """Return the binary cross-entropy of the foreground mask over the pixels where it is known.
 
     Args:
         logits: (N, 1, H, W) float.
@@ -160,7 +160,7 @@ def foreground_loss(logits: Tensor, truth: Supervision, total: Tensor) -> Tensor
 
 
 def dice_loss(logits: Tensor, target: Tensor, smoothing: float = 0.01) -> Tensor:
-    """One minus the soft Dice overlap of mask and truth, averaged over the images.
+    """Return one minus the soft Dice overlap of mask and truth, averaged over the images.
 
     Args:
         logits: (N, 1, H, W) float.
@@ -177,7 +177,7 @@ def dice_loss(logits: Tensor, target: Tensor, smoothing: float = 0.01) -> Tensor
 
 
 def without_doubtful_border(foreground: Tensor, background: Tensor, border: int) -> Tensor:
-    """The foreground target with 255 at unlabeled pixels next to foreground.
+    """Return the foreground target with 255 at unlabeled pixels next to foreground.
 
     Pixels that are neither foreground nor of any background class lie, at an object's edge, on the object as
     often as beside it; calling them all "not foreground" teaches the mask to be too small.
@@ -196,12 +196,12 @@ def without_doubtful_border(foreground: Tensor, background: Tensor, border: int)
 
 @lru_cache
 def _on_device(values: tuple[float, ...], device: torch.device) -> Tensor:
-    """Constants, copied once: every copy makes the host wait for a GPU."""
+    """Return constants, copied once: every copy makes the host wait for a GPU."""
     return torch.tensor(values, device=device)
 
 
 def _hardest(cross_entropy: Tensor, valid: Tensor, fraction: float) -> Tensor:
-    """(N, H, W) bool: the `fraction` of every image's valid pixels with the highest cross-entropy."""
+    """Return (N, H, W) bool: the `fraction` of every image's valid pixels with the highest cross-entropy."""
     flat = torch.where(valid, cross_entropy, -1.0).flatten(1)
     keep = (valid.flatten(1).sum(1) * fraction).ceil().long().clamp(min=1)
     ranked = flat.sort(1, descending=True).values

@@ -120,7 +120,7 @@ def predict(fabric: Fabric, network: nn.Module, batch: Batch) -> SceneLogits:
 
 
 def flat_scores(scores: Mapping[str, Any]) -> dict[str, float]:
-    """`SceneMetrics.compute()` as one level of names: all_region_miou, foreground_region_iou_road, mask_iou, ..."""
+    """Return `SceneMetrics.compute()` as one level of names, `SCORE_NAMES`."""
     flat = {}
     for region in ("all_region", "foreground_region"):
         flat[f"{region}_miou"] = scores[region]["miou"]
@@ -130,7 +130,7 @@ def flat_scores(scores: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _picture(batch: Batch, logits: SceneLogits) -> Tensor:
-    """(3, 3H, W) uint8: the first image; the predicted background with the mask darkened; the same of the truth."""
+    """Draw (3, 3H, W) uint8: the first image; its predicted background, the mask darkened; the same of the truth."""
     answer = logits.background[0].argmax(0), logits.foreground[0, 0].sigmoid() > FOREGROUND_THRESHOLD
     rows = [batch.image[0].cpu()]
     for background, mask in (answer, (batch.truth[0], batch.foreground[0] > 0)):
