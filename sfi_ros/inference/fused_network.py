@@ -71,11 +71,12 @@ def rounded(weight: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _folded_copy(network: nn.Module) -> nn.Module:
+    # Only PyTorch's own classes are folded and replaced: timm has subclasses that pad, or activate, as well.
     network = copy.deepcopy(network).cpu().float().eval().requires_grad_(False)
     for module in network.modules():
         for conv_name, norm_name in _NAMED_PAIRS:
             conv, norm = getattr(module, conv_name, None), getattr(module, norm_name, None)
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            if type(conv) is nn.Conv2d and type(norm) is nn.BatchNorm2d:
                 setattr(module, conv_name, fuse_conv_bn_eval(conv, norm))
                 setattr(module, norm_name, nn.Identity())
         if isinstance(module, nn.Sequential):
@@ -89,7 +90,7 @@ def _convolutions(network: nn.Module) -> list[nn.Conv2d]:
 
 def _replace_convolutions(module: nn.Module, dtype: torch.dtype) -> None:
     for name, child in list(module.named_children()):
-        if isinstance(child, nn.Conv2d):
+        if type(child) is nn.Conv2d:
             kind = OneDnnPointwise if _is_pointwise(child) else OneDnnConv
             setattr(module, name, kind(child, _take_activation(module, name), dtype))
         else:
@@ -117,7 +118,7 @@ def _fold_batch_norms(sequence: nn.Sequential) -> None:
     names = list(sequence._modules)
     for name, following in itertools.pairwise(names):
         conv, norm = sequence._modules[name], sequence._modules[following]
-        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+        if type(conv) is nn.Conv2d and type(norm) is nn.BatchNorm2d:
             sequence._modules[name] = fuse_conv_bn_eval(conv, norm)
             sequence._modules[following] = nn.Identity()
 

@@ -200,4 +200,6 @@ def fill(network: SceneNetwork, state: Mapping[str, Tensor], source: str) -> Non
             raise CheckpointError(f"{name} in {source} holds negative values, but is a variance")
         weights[name] = tensor.to(torch.float32 if tensor.is_floating_point() else torch.int64, copy=True)
     network.load_state_dict(weights, assign=True)
+    if any(tensor.is_meta for tensor in network.buffers()):
+        raise CheckpointError(f"{network.name} computes with constants that {source} does not hold")
     network.eval()

@@ -6,11 +6,13 @@ image and the early features before anything is inpainted. Both return logits at
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sfi_ros.network.backbones import MobileNetV2Late, ResNetEarly, ResNetLate
+from sfi_ros.network.backbones import ResNetEarly
 
 
 def upsample(features: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
@@ -188,9 +190,7 @@ class LightForeground(nn.Module):
     before MPI; a narrow top-down path brings its verdict to stride 4.
     """
 
-    def __init__(
-        self, late: MobileNetV2Late | ResNetLate, stem_channels: int, early_channels: int, classes: int, width: int
-    ):
+    def __init__(self, late: Any, stem_channels: int, early_channels: int, classes: int, width: int):
         super().__init__()
         self.late = late
         block3_channels, block4_channels = late.channels

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import difflib
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -13,10 +11,11 @@ from torch import nn
 from sfi_ros.classes import BACKGROUND_CLASSES
 from sfi_ros.errors import OptionError, shown
 from sfi_ros.network.backbones import (
+    FAST_ENCODERS,
     Architecture,
+    FastEncoder,
     LoadReport,
-    MobileNetV2Early,
-    MobileNetV2Late,
+    Pretrained,
     ResNetEarly,
     ResNetLate,
     restride,
@@ -32,18 +31,18 @@ from sfi_ros.network.decoders import (
 from sfi_ros.network.outputs import NetworkOptions
 from sfi_ros.network.scene_network import SceneNetwork
 from sfi_ros.network.sfi_net import SFINet
+from sfi_ros.network.timm_encoder import PREFIX, timm_encoder
 from sfi_ros.network.two_stage import TwoStageNet
-
-Pretrained = str | Path | None
 
 
 def build(name: str, *, pretrained: Pretrained = None, **options: Any) -> SceneNetwork:
     """Build a network by its name.
 
     Args:
-        name: one of `NAMES`.
+        name: one of `NAMES`, or "fast-timm:" and the name of a model of timm's (see `timm_encoder`).
         pretrained: ImageNet initialisation of the encoders: None, "imagenet" or the path of a .safetensors file with
-            torchvision's names, which then serves every encoder of that architecture. `network.reports` says what
+            torchvision's names (timm's for EfficientNet-Lite0 and timm's models), which then serves every encoder of
+            that architecture. `network.reports` says what
             was loaded.
         **options: see `NetworkOptions`.
 
@@ -54,10 +53,14 @@ def build(name: str, *, pretrained: Pretrained = None, **options: Any) -> SceneN
         OptionError: an unknown name or option.
         SfiError: see `backbones.torchvision_model`.
     """
+    if name.startswith(PREFIX):
+        return _fast(timm_encoder(name.removeprefix(PREFIX)))(name, pretrained, options)
     if name not in _BUILDERS:
         near = difflib.get_close_matches(name, NAMES, n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
-        raise OptionError(f"unknown network {shown(repr(name))}{hint}; known are {', '.join(NAMES)}")
+        raise OptionError(
+            f"unknown network {shown(repr(name))}{hint}; known are {', '.join(NAMES)}, and {PREFIX} before a timm name"
+        )
     return _BUILDERS[name](name, pretrained, options)
 
 
@@ -92,26 +95,27 @@ def _two_stage(architecture: Architecture) -> Callable[..., SceneNetwork]:
     return build_two_stage
 
 
-def _fast(architecture: Architecture, *, width: int, foreground_width: int) -> Callable[..., SceneNetwork]:
+def _fast(encoder: FastEncoder) -> Callable[..., SceneNetwork]:
     def build_fast(name: str, pretrained: Pretrained, values: dict[str, Any]) -> SceneNetwork:
         options = NetworkOptions.from_dict(values)
-        model, reports = torchvision_model(architecture, pretrained)
-        own = copy.deepcopy(model)  # the foreground's own late half starts from the same weights
-        early: nn.Module
-        late: nn.Module
-        own_late: nn.Module
-        if architecture == "mobilenet_v2":
-            early = MobileNetV2Early(model)
-            late, own_late = MobileNetV2Late(model, last_stride=1), MobileNetV2Late(own, last_stride=2)
-        else:
-            early = ResNetEarly(model)
-            late = ResNetLate(model, strides=(2, 1), dilations=(1, 2))
-            own_late = ResNetLate(own, strides=(2, 2), dilations=(1, 1))
+        cut: Any = encoder.cut(pretrained)
         foreground = LightForeground(
-            own_late, early.stem_channels, early.channels, options.foreground_classes, foreground_width
+            cut.foreground_late,
+            cut.early.stem_channels,
+            cut.early.channels,
+            options.foreground_classes,
+            encoder.foreground_width,
         )
-        decoder = LightDecoder(early.channels, late.channels, len(BACKGROUND_CLASSES), width)
-        return SFINet(name, options, early=early, late=late, foreground=foreground, decoder=decoder, reports=reports)
+        decoder = LightDecoder(cut.early.channels, cut.late.channels, len(BACKGROUND_CLASSES), encoder.width)
+        return SFINet(
+            name,
+            options,
+            early=cut.early,
+            late=cut.late,
+            foreground=foreground,
+            decoder=decoder,
+            reports=cut.reports,
+        )
 
     return build_fast
 
@@ -146,10 +150,8 @@ _BUILDERS: dict[str, Callable[..., SceneNetwork]] = {
     "paper-resnet50-shared": _paper("resnet50", shared=True),
     "two-stage-resnet18": _two_stage("resnet18"),
     "two-stage-resnet50": _two_stage("resnet50"),
-    "fast-resnet18": _fast("resnet18", width=256, foreground_width=128),
-    "fast-resnet50": _fast("resnet50", width=256, foreground_width=128),
-    "fast-mobilenetv2": _fast("mobilenet_v2", width=128, foreground_width=64),
+    **{f"fast-{name}": _fast(encoder) for name, encoder in FAST_ENCODERS.items()},
 }
 
 NAMES = tuple(_BUILDERS)
-"""All names that `build` knows."""
+"""All names that `build` knows without timm."""

@@ -162,6 +162,7 @@ def test_wrong_names_and_options_are_named(name, options, message):
         ("paper-resnet50", (415, 416), (58.4, 58.5)),
         ("fast-resnet18", (0, 55), (0, 30)),
         (SMALL, (0, 6), (0, 5)),
+        ("fast-efficientnet-lite0", (0, 6), (0, 5)),
     ],
 )
 def test_cost_at_256_by_512(name, gflop, parameters):
@@ -208,12 +209,14 @@ def test_initialisation_from_something_else_is_an_error(tmp_path):
     [
         (SMALL, "mobilenet_v2_imagenet_features.safetensors", 312),
         ("fast-resnet50", "resnet50_v1_imagenet_fp16.safetensors", 318),
+        ("fast-efficientnet-lite0", "efficientnet_lite0_imagenet_fp16.safetensors", 270),
     ],
 )
 def test_initialisation_from_the_shared_weights(name, file, tensors):
     (report,) = zoo.build(name, pretrained=shared(f"weights/{file}")).reports
     assert len(report.loaded) == tensors
-    assert report.missing == report.mismatched == report.unused == ()
+    assert report.missing == report.mismatched == ()
+    assert all(key.startswith(("blocks.6", "conv_head", "bn2")) for key in report.unused)  # behind the last cut
 
 
 def test_encoder_parameters_are_those_that_come_pretrained():
