@@ -7,28 +7,25 @@ ros2 launch sfi_ros inpaint.launch.py --show-args
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
+import launch.logging
 from ament_index_python.packages import get_package_share_directory
-from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
-from launch.conditions import IfCondition
+from launch import Action, LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, SetEnvironmentVariable
+from launch.events.process import ProcessExited
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
+from sfi_ros.ros import launching
+from sfi_ros.ros.dds import chosen_profile, profile_environment
+from sfi_ros.ros.stopping import LAUNCH_PID, REFUSED
+
 SHARE = Path(get_package_share_directory("sfi_ros"))
 BOOLEAN = ("true", "false")
-# Launch argument -> type of the parameter of the same name; "" leaves it to the parameter file.
-OVERRIDES = {
-    "weights": str,
-    "device": str,
-    "precision": str,
-    "backend": str,
-    "image_transport": str,
-    "output_size": str,
-    "lazy": bool,
-}
 
 ARGUMENTS = [
     DeclareLaunchArgument("image", default_value="/camera/image_raw", description="image topic of the camera"),
@@ -62,76 +59,103 @@ ARGUMENTS = [
     DeclareLaunchArgument(
         "use_sim_time", default_value="false", choices=BOOLEAN, description="take the time from /clock"
     ),
-    DeclareLaunchArgument("log_level", default_value="info", description="debug, info, warn, error or fatal"),
+    DeclareLaunchArgument(
+        "log_level",
+        default_value="info",
+        choices=("debug", "info", "warn", "error", "fatal"),
+        description="least severe messages to log",
+    ),
     DeclareLaunchArgument(
         "respawn", default_value="true", choices=BOOLEAN, description="start the node anew if it dies"
     ),
     DeclareLaunchArgument("rviz", default_value="false", choices=BOOLEAN, description="show the results in RViz"),
     DeclareLaunchArgument(
+        "fixed_frame", default_value="camera", description="fixed frame of RViz: any frame that your robot has"
+    ),
+    DeclareLaunchArgument(
         "dds_profile",
         default_value="true",
         choices=BOOLEAN,
-        description="use config/fastdds_large_images.xml, without which Fast DDS loses large images",
+        description="use config/fastdds_large_images.xml, without which Fast DDS loses large images, unless another "
+        "profile is set",
     ),
 ]
 
 
 def generate_launch_description() -> LaunchDescription:
     """What `ros2 launch` asks for."""
-    profile = str(SHARE / "config" / "fastdds_large_images.xml")
-    wanted = IfCondition(LaunchConfiguration("dds_profile"))
-    return LaunchDescription(
-        [
-            *ARGUMENTS,
-            SetEnvironmentVariable("FASTRTPS_DEFAULT_PROFILES_FILE", profile, condition=wanted),
-            SetEnvironmentVariable("FASTDDS_DEFAULT_PROFILES_FILE", profile, condition=wanted),
-            OpaqueFunction(function=_nodes),
-            Node(
-                package="rviz2",
-                executable="rviz2",
-                arguments=["-d", str(SHARE / "config" / "inpaint.rviz")],
-                parameters=[{"use_sim_time": _boolean("use_sim_time")}],
-                condition=IfCondition(LaunchConfiguration("rviz")),
-            ),
-        ]
+    return LaunchDescription([*ARGUMENTS, OpaqueFunction(function=_start)])
+
+
+def _start(context: LaunchContext) -> list[Action]:
+    """What to do, now that the arguments have values; everything that can be refused is checked before."""
+    values = {argument.name: LaunchConfiguration(argument.name).perform(context) for argument in ARGUMENTS}
+    cameras = launching.camera_nodes(
+        namespace=values["namespace"],
+        cameras=values["cameras"],
+        image=values["image"],
+        camera_info=values["camera_info"],
     )
+    parameters = launching.overriding_parameters(values)
+    launching.check_parameter_file(values["params_file"])
+    if _is_true(values, "rviz"):
+        launching.check_rviz()
+    parameters |= {name: _is_true(values, name) for name in ("autostart", "use_sim_time")}
+    actions: list[Action] = _dds_profile() if _is_true(values, "dds_profile") else []
+    actions += [_node(camera, values, parameters) for camera in cameras]
+    if _is_true(values, "rviz"):
+        actions.append(_rviz(cameras, values))
+    return actions
 
 
-def _nodes(context: LaunchContext) -> list[Node]:
-    """One node, or one per camera, now that the arguments have values."""
-    namespace = _value(context, "namespace").strip("/")
-    cameras = [camera.strip(" /") for camera in _value(context, "cameras").split(",") if camera.strip(" /")]
-    if not cameras:
-        return [_node(context, namespace, _value(context, "image"), _value(context, "camera_info"))]
-    nodes = []
-    for camera in cameras:
-        inside = f"{namespace}/{camera}" if namespace else camera
-        nodes.append(_node(context, inside, f"/{inside}/image_raw", ""))
-    return nodes
-
-
-def _node(context: LaunchContext, namespace: str, image: str, camera_info: str) -> Node:
-    parameters = {"autostart": _boolean("autostart"), "use_sim_time": _boolean("use_sim_time")}
-    for name, kind in OVERRIDES.items():
-        if _value(context, name):
-            parameters[name] = ParameterValue(LaunchConfiguration(name), value_type=kind)
+def _node(camera: launching.CameraNode, values: dict[str, str], parameters: dict[str, Any]) -> Node:
+    calibration = [("camera_info", camera.camera_info)] if camera.camera_info else []
     return Node(
         package="sfi_ros",
         executable="inpaint_node",
         name="inpaint",
-        namespace=namespace,
+        namespace=camera.namespace,
         output="screen",
-        respawn=LaunchConfiguration("respawn"),
+        respawn=_is_true(values, "respawn"),
         respawn_delay=2.0,
-        parameters=[LaunchConfiguration("params_file"), parameters],
-        remappings=[("image", image), ("camera_info", camera_info or f"{image.rsplit('/', 1)[0]}/camera_info")],
-        arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")],
+        on_exit=_end_if_refused,
+        additional_env={LAUNCH_PID: str(os.getpid())},
+        parameters=[values["params_file"], {name: _typed(value) for name, value in parameters.items()}],
+        remappings=[("image", camera.image), *calibration],
+        arguments=["--ros-args", "--log-level", values["log_level"]],
     )
 
 
-def _value(context: LaunchContext, name: str) -> str:
-    return LaunchConfiguration(name).perform(context)
+def _end_if_refused(event: ProcessExited, _: LaunchContext) -> None:
+    """End everything where the node refuses to run, because of a parameter, say: it would do so again and again."""
+    if event.returncode == REFUSED:
+        raise RuntimeError(f"{event.process_name} refuses to run; its last message says why")
 
 
-def _boolean(name: str) -> ParameterValue:
-    return ParameterValue(LaunchConfiguration(name), value_type=bool)
+def _rviz(cameras: list[launching.CameraNode], values: dict[str, str]) -> Node:
+    template = (SHARE / "config" / "inpaint.rviz").read_text(encoding="utf-8")
+    config = Path(launch.logging.launch_config.log_dir, "inpaint.rviz")  # beside the logs of this launch
+    config.write_text(
+        launching.rviz_config(template, cameras, values["image_transport"], values["fixed_frame"]), encoding="utf-8"
+    )
+    return Node(
+        package="rviz2",
+        executable="rviz2",
+        arguments=["-d", str(config)],
+        parameters=[{"use_sim_time": _is_true(values, "use_sim_time")}],
+    )
+
+
+def _dds_profile() -> list[Action]:
+    if chosen := chosen_profile():
+        return [LogInfo(msg=f"{chosen} is set and left alone; large images need what sfi_ros's profile has")]
+    return [SetEnvironmentVariable(name, value) for name, value in profile_environment().items()]
+
+
+def _typed(value: str | bool) -> ParameterValue:
+    """A value that launch does not guess the type of: weights may be called 1234."""
+    return ParameterValue(value, value_type=type(value))
+
+
+def _is_true(values: dict[str, str], name: str) -> bool:
+    return values[name] == "true"

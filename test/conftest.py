@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 
@@ -49,3 +50,14 @@ def shared(relative: str) -> Path:
     if not path.exists():
         pytest.skip(f"{path} is not on this machine")
     return path
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory):
+    """What colcon makes of the package: symlink_install -> install folder, each built once."""
+    from sfi_ros.ros.wheel_build import build, missing
+
+    if lacking := missing():
+        pytest.skip(f"building messages needs {lacking}")
+    workspace = tmp_path_factory.mktemp("workspace")
+    return functools.cache(lambda symlink_install: build(workspace, symlink_install=symlink_install))

@@ -11,15 +11,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NoReturn
 
-from sfi_ros.ros.stopping import StopRequest, leave
+from sfi_ros.ros.stopping import StopRequest, leave, missing_modules_named
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Play until the source or the limit is reached."""
     stop = StopRequest()
-    from sfi_ros.ros.player import CameraPlayer
-    from sfi_ros.ros.spinning import run
-
+    with missing_modules_named("camera_player"):
+        from sfi_ros.ros.player import CameraPlayer
+        from sfi_ros.ros.spinning import run
     status = run(
         "camera_player",
         CameraPlayer,

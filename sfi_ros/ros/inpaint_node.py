@@ -11,15 +11,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NoReturn
 
-from sfi_ros.ros.stopping import StopRequest, leave
+from sfi_ros.ros.stopping import StopRequest, leave, missing_modules_named
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the node until it is asked to end."""
     stop = StopRequest()
-    from sfi_ros.ros.node import InpaintNode
-    from sfi_ros.ros.spinning import run
-
+    with missing_modules_named("inpaint_node"):
+        from sfi_ros.ros.node import InpaintNode
+        from sfi_ros.ros.spinning import run
     status = run("inpaint_node", InpaintNode, stop, arguments, at_end=InpaintNode.halt)
     leave(status)
 

@@ -45,7 +45,7 @@ T = TypeVar("T")
 RCLError = rclpy_implementation.RCLError
 _WARM_UP_SIZE = (720, 1280)
 _STOP_TIMEOUT = 10.0  # seconds a frame may still take when the node is deactivated
-_LAST_RESULTS = 0.3  # seconds that publishing may still take when the process ends
+_LAST_RESULTS = 0.1  # seconds that publishing may still take when the process ends
 
 
 class InpaintNode(LifecycleNode):

@@ -128,6 +128,6 @@ class _Spinning:
 
 def _spin_once(executor: SingleThreadedExecutor, node: Node) -> None:
     try:
-        executor.spin_once(timeout_sec=0.2)
+        executor.spin_once(timeout_sec=0.1)
     except Exception:
         node.get_logger().error(traceback.format_exc(), throttle_duration_sec=5.0)

@@ -10,7 +10,9 @@ import os
 import queue
 import signal
 import sys
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
 from typing import Final, NoReturn
 
 REFUSED: Final = 2  # exit status where a parameter or another argument is not acceptable: trying again does not help
@@ -30,15 +32,14 @@ class StopRequest:
 
     def __init__(self) -> None:
         self._held = self._asked = False
-        self._signals: queue.SimpleQueue[int] = queue.SimpleQueue()  # which a signal handler may use, unlike Event
-        launch = os.environ.get(LAUNCH_PID, "")
-        self._launch = int(launch) if launch.isdecimal() else None
-        self._parent = os.getppid()  # another one than launch, where it starts nodes in a debugger
+        self._requests: queue.SimpleQueue[None] = queue.SimpleQueue()  # which a signal handler may use, unlike Event
         for number in _SIGNALS:
-            signal.signal(number, self._receive)
+            signal.signal(number, lambda *_: self._receive())
         # The executables that CMakeLists.txt installs start Python with these signals blocked, so that none arrives
         # before it can be handled.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        if (launch := os.environ.get(LAUNCH_PID, "")).isdecimal():
+            threading.Thread(target=self._watch, args=(int(launch), os.getppid()), daemon=True).start()
 
     def hold(self) -> None:
         """From now on only note the wish, for `wait_for` to see."""
@@ -46,35 +47,45 @@ class StopRequest:
 
     def wait_for(self, finished: Callable[[], bool]) -> None:
         """Wait until the process is asked to end or `finished()` is true."""
-        while not finished() and not self._is_asked():
-            pass
-
-    def _is_asked(self) -> bool:
-        if not self._asked:
-            try:
-                self._signals.get(timeout=_LOOK_EVERY)
+        while not self._asked and not finished():
+            with contextlib.suppress(queue.Empty):
+                self._requests.get(timeout=_LOOK_EVERY)
                 self._asked = True
-            except queue.Empty:
-                self._asked = self._launch_is_gone()
-        return self._asked
 
-    def _launch_is_gone(self) -> bool:
-        if self._launch is None:
-            return False
-        if os.getppid() != self._parent:
-            return True
-        try:
-            os.kill(self._launch, 0)
-        except ProcessLookupError:
-            return True
-        except PermissionError:  # it runs as another user
-            pass
-        return False
-
-    def _receive(self, number: int, _: object) -> None:
+    def _receive(self) -> None:
         if not self._held:
             os._exit(0)
-        self._signals.put(number)
+        self._requests.put(None)
+
+    def _watch(self, launch: int, parent: int) -> None:
+        # The parent is another one than launch, where that starts nodes in a debugger.
+        while os.getppid() == parent and _exists(launch):
+            time.sleep(_LOOK_EVERY)
+        self._receive()
+
+
+@contextlib.contextmanager
+def missing_modules_named(executable: str) -> Iterator[None]:
+    """End the process with one line if a module is not installed for this Python: most likely it is another's."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        print(
+            f"[FATAL] [{executable}]: {sys.executable} has no module {error.name}. Start this where ROS is sourced and "
+            "the environment with PyTorch is active (README.md, With ROS 2)",
+            file=sys.stderr,
+        )
+        leave(REFUSED)
+
+
+def _exists(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # of another user
+        pass
+    return True
 
 
 def leave(status: int) -> NoReturn:

@@ -25,6 +25,7 @@ from sfi_ros.network import checkpoint, zoo
 from sfi_ros.ros.dds import profile_environment
 from sfi_ros.ros.image_messages import compressed_message, image_message
 from sfi_ros.ros.spinning import spun_by_a_thread, start_ros
+from sfi_ros.ros.wheel_build import python_path
 
 # Two test processes at once, and whoever else is on this machine, each in a domain of their own.
 _WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
@@ -50,6 +51,21 @@ def wait_for(condition: Callable[[], object], what: str, timeout: float = PATIEN
         assert time.monotonic() < deadline, f"{what} did not happen within {timeout:.0f} s"
         time.sleep(0.02)
     return value
+
+
+def installed_environment(install: Path) -> dict[str, str]:
+    """The variables of this process, as after sourcing what colcon installed and activating this environment."""
+
+    def in_front(variable: str, *paths: Path | str) -> str:
+        return os.pathsep.join([*map(str, paths), *filter(None, [os.environ.get(variable, "")])])
+
+    return {
+        **os.environ,
+        "PATH": in_front("PATH", Path(sys.executable).parent),
+        "PYTHONPATH": in_front("PYTHONPATH", python_path(install)),
+        "LD_LIBRARY_PATH": in_front("LD_LIBRARY_PATH", install / "sfi_ros" / "lib"),
+        "AMENT_PREFIX_PATH": in_front("AMENT_PREFIX_PATH", install / "sfi_ros", sys.prefix),
+    }
 
 
 def small_weights(path: Path) -> Path:

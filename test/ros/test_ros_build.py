@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import signal
@@ -14,9 +13,10 @@ import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed (pip install sfi_ros[ros])")
 
-from ros_harness import PATIENCE, Probe, Process, small_weights, wait_for
+from ros_harness import PATIENCE, Probe, Process, installed_environment, small_weights, wait_for
 
 from sfi_ros.ros.dds import PROFILE
+from sfi_ros.ros.stopping import REFUSED
 from sfi_ros.ros.wheel_build import BuildError, build, missing, python_path
 
 pytestmark = [
@@ -48,13 +48,6 @@ print(json.dumps({
     "weights": scene.weights,
 }))
 """
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    """symlink_install -> install folder, built once."""
-    workspace = tmp_path_factory.mktemp("workspace")
-    return functools.cache(lambda symlink_install: build(workspace, symlink_install=symlink_install))
 
 
 @pytest.mark.parametrize("symlink_install", [False, True])
@@ -126,51 +119,32 @@ def test_a_folder_without_the_package_is_refused(tmp_path):
 def test_executables_run(built, executable):
     """As `ros2 run` starts them; --help of ROS is not a thing, a parameter of a wrong type is refused at once."""
     install = built(False)
-    environment = {
-        **os.environ,
-        # The executables run under `env python3`: that of the active environment, as after `. .venv/bin/activate`.
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
-        "PYTHONPATH": str(python_path(install)),
-        "LD_LIBRARY_PATH": os.pathsep.join([str(install / "sfi_ros" / "lib"), os.environ.get("LD_LIBRARY_PATH", "")]),
-    }
     path = install / "sfi_ros" / "lib" / "sfi_ros" / executable
     wrong = {"inpaint_node": "lazy:=7", "camera_player": "loop:=7"}[executable]
     result = subprocess.run(
-        [str(path), "--ros-args", "-p", wrong], env=environment, capture_output=True, text=True, timeout=600
+        [str(path), "--ros-args", "-p", wrong],
+        env=installed_environment(install),
+        capture_output=True,
+        text=True,
+        timeout=600,
     )
-    assert result.returncode == 1
-    assert f"{executable}: " in result.stderr
+    assert result.returncode == REFUSED
+    assert f"[{executable}]: " in result.stderr
     assert wrong.split(":=")[0] in result.stderr
 
 
-def test_launched_for_real(built, tmp_path):
-    """`ros2 launch sfi_ros demo.launch.py`, where there is such a command."""
-    for module in ("launch_ros", "ros2launch"):
-        pytest.importorskip(module, reason=f"{module} is not installed: not on PyPI")
+@pytest.mark.parametrize("executable", ["inpaint_node", "camera_player"])
+def test_ctrl_c_while_an_executable_starts(built, executable):
+    """From the moment on when Python has its place, and before it has read a line."""
     install = built(False)
-    weights = small_weights(tmp_path / "small.safetensors")
-    command = [sys.executable, "-c", "from ros2cli.cli import main; main()", "launch", "sfi_ros", "demo.launch.py"]
-    prefixes = [str(install / "sfi_ros"), os.environ.get("AMENT_PREFIX_PATH", ""), sys.prefix]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(python_path(install)), os.environ.get("PYTHONPATH", "")]),
-        "LD_LIBRARY_PATH": os.pathsep.join([str(install / "sfi_ros" / "lib"), os.environ.get("LD_LIBRARY_PATH", "")]),
-        "AMENT_PREFIX_PATH": os.pathsep.join(filter(None, prefixes)),
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
-    }
-    log = tmp_path / "log"
-    with log.open("wb") as out:
-        arguments = ["rviz:=false", "device:=cpu", f"weights:={weights}"]
-        process = subprocess.Popen([*command, *arguments], stdout=out, stderr=out, env=environment, cwd=tmp_path)
-    probe = Probe()
-    try:
-        with probe.listen("/inpaint/foreground_mask") as masks:
-            wait_for(lambda: masks.messages or process.poll() is not None, "a result")
-            assert masks.messages, log.read_text()
-        process.send_signal(signal.SIGINT)
-        process.wait(PATIENCE)
-        assert "process has finished cleanly" in log.read_text()
-        assert "process has died" not in log.read_text()
-    finally:
-        probe.close()
-        process.kill()
+    process = subprocess.Popen(
+        [install / "sfi_ros" / "lib" / "sfi_ros" / executable],
+        env=installed_environment(install),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    command = Path(f"/proc/{process.pid}/cmdline")
+    wait_for(lambda: command.read_bytes().startswith(b"python3"), "the start of Python")
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=PATIENCE)[1] == ""
+    assert process.returncode == 0
