@@ -233,6 +233,8 @@ def configuration(options: argparse.Namespace) -> dict[str, object]:
     }
     key = "start_from" if options.continues else "pretrained"
     tree["network"] |= {"pretrained": None, key: f"{folder}/weights/{options.weights.name}"}
+    # A run that ends by itself, with one validation at its end; on_gpu.sh says when.
+    tree["schedule"] |= {"steps": None, "validate_every": None, "minutes": 7.0}
     return tree
 
 

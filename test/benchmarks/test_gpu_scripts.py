@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from benchmarks import gpu_checks, mpi, pack_for_gpu
 from sfi_ros.network import checkpoint, zoo
@@ -189,3 +190,15 @@ def test_the_checks_see_a_wrong_value(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     with pytest.raises(AssertionError, match="values differ"):
         gpu_checks.mpi_is_exact(torch.device("cpu"), torch.float32)
+
+
+def test_the_second_command_trains_from_a_pack(tmp_path: Path, streets: Path, robot: Path, weights: Path) -> None:
+    pack = packed(tmp_path, streets, robot, weights)
+    tree = yaml.safe_load((pack / "train.yaml").read_text())
+    tree["network"]["input_height"], tree["augmentation"]["crop"] = 32, [32, 64]
+    tree["data"] |= {"batch_size": 2, "workers": 0}
+    del tree["data"]["train"]["synthetic"]
+    (pack / "train.yaml").write_text(yaml.safe_dump(tree))
+    child = run_script(tmp_path / "out", "train", pack, "0.2")
+    assert child.returncode == 0, child.stdout + child.stderr
+    assert checkpoint.load(tmp_path / "out" / "model.safetensors").metadata.input_height == 32
