@@ -369,7 +369,9 @@ def fingerprint(configuration: Configuration) -> str:
 
 def closest(word: str, known: Iterable[str]) -> str:
     """Return the known word that is spelled most like `word`."""
-    return difflib.get_close_matches(word, list(known), n=1, cutoff=0.0)[0]
+    names, parts = list(known), set(word.split("_"))
+    longer = [name for name in names if parts <= set(name.split("_"))]  # a word was left out
+    return difflib.get_close_matches(word, longer or names, n=1, cutoff=0.0)[0]
 
 
 def describe() -> str:

@@ -40,7 +40,7 @@ CONFIGURATIONS = Path(__file__).resolve().parents[1] / "config" / "training"
 SCORE_COLUMNS = {
     "foreground_region_miou": "foreground region mIoU",
     "all_region_miou": "all region mIoU",
-    "mask_iou": "mask IoU",
+    "foreground_mask_iou": "mask IoU",
 }
 
 DESCRIPTION = """\
@@ -201,7 +201,7 @@ _MPI = ("network.mpi_position=block2", "network.fill=mpi", "network.mask_source=
 
 def network_rows(*, given: bool) -> tuple[Row, ...]:
     """Both architectures on both encoders, with predicted and maybe with given masks."""
-    # Trained on Cityscapes, tested on KITTI; DESIGN.md section 9. Nothing else is known for sure.
+    # Trained on Cityscapes, tested on KITTI; as the paper reports. Nothing else is known for sure.
     known = {
         "paper-resnet18": (("foreground_region_miou", 39.2), ("all_region_miou", 59.4)),
         "paper-resnet50": (("foreground_region_miou", 45.3), ("all_region_miou", 61.1)),
@@ -406,7 +406,7 @@ def _render(wanted: Table, results: list[tuple[Row, dict[str, float] | str]], *,
         shown.add_column(heading)
     for score, heading in SCORE_COLUMNS.items():
         shown.add_column(heading, justify="right")
-        if of_paper and score != "mask_iou":  # the paper does not report it
+        if of_paper and score != "foreground_mask_iou":  # the paper does not report it
             shown.add_column("paper", justify="right", style="dim")
     for row, result in results:
         cells = list(row.label)
@@ -414,7 +414,7 @@ def _render(wanted: Table, results: list[tuple[Row, dict[str, float] | str]], *,
             value = math.nan if isinstance(result, str) else result[score]
             paper = dict(row.paper).get(score) if comparable else None
             cells.append("-" if math.isnan(value) else f"{100 * value:.1f}")
-            if of_paper and score != "mask_iou":
+            if of_paper and score != "foreground_mask_iou":
                 cells.append("-" if paper is None else f"{paper:.1f}")
         shown.add_row(*cells)
     return shown

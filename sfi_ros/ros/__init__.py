@@ -1,1 +1,1 @@
-"""The only rooms that import rclpy."""
+"""The node, the player and the demo: the only package that imports rclpy."""

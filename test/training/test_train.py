@@ -129,7 +129,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_logs_scores_pictures_and_exports_with_scores(finished: Path) -> None:
     rows = ScoreLog(finished / "scores.jsonl").read()
     assert [row["step"] for row in rows] == [3, 6]
-    assert {"foreground_region_miou", "all_region_miou", "mask_iou", "all_region_iou_road"} <= set(
+    assert {"foreground_region_miou", "all_region_miou", "foreground_mask_iou", "all_region_iou_road"} <= set(
         rows[0]["scores"]["street"]
     )
     assert len(logged(finished, "train/loss")) == 6

@@ -271,6 +271,6 @@ def report(fabric: Fabric, step: int, scores: dict[str, dict[str, float]]) -> No
         fabric.log_dict({f"val/{name}/{score}": value for score, value in values.items()}, step)
         print(
             f"step {step} on {name}: foreground-region mIoU {values['foreground_region_miou']:.3f}, "
-            f"all-region mIoU {values['all_region_miou']:.3f}, mask IoU {values['mask_iou']:.3f}",
+            f"all-region mIoU {values['all_region_miou']:.3f}, mask IoU {values['foreground_mask_iou']:.3f}",
             flush=True,
         )

@@ -26,7 +26,7 @@ from training.measuring.metrics import FOREGROUND_THRESHOLD, SceneMetrics
 SCORE_NAMES: Final = (
     *(f"{region}_miou" for region in ("all_region", "foreground_region")),
     *(f"{region}_iou_{name}" for region in ("all_region", "foreground_region") for name in BACKGROUND_CLASSES),
-    *(f"mask_{name}" for name in ("iou", "precision", "recall")),
+    *(f"foreground_mask_{name}" for name in ("iou", "precision", "recall")),
 )
 """What a validation measures on every set."""
 
@@ -125,7 +125,7 @@ def flat_scores(scores: Mapping[str, Any]) -> dict[str, float]:
     for region in ("all_region", "foreground_region"):
         flat[f"{region}_miou"] = scores[region]["miou"]
         flat.update({f"{region}_iou_{name}": value for name, value in scores[region]["iou"].items()})
-    flat |= {f"mask_{name}": value for name, value in scores["foreground_mask"].items()}
+    flat |= {f"foreground_mask_{name}": value for name, value in scores["foreground_mask"].items()}
     return {name: value if math.isfinite(value) else float("nan") for name, value in flat.items()}
 
 
