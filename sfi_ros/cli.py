@@ -12,9 +12,10 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import signal
+import os
+import re
 import sys
-import threading
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,30 +23,33 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from sfi_ros import __version__
+from sfi_ros.errors import OptionError, SfiError
 from sfi_ros.export.exporter import MAX_SIDE, export_onnx, export_program
-from sfi_ros.frames.bags import is_bag
-from sfi_ros.frames.sources import UNSEEN_SEED, Frame, ImageSource, Source, Unreadable, open_source
+from sfi_ros.frames.sources import UNSEEN_SEED
 from sfi_ros.inference import DefaultWeightsMissing, InferenceEngine
 from sfi_ros.inference.onnx_network import read_exported
 from sfi_ros.inference.processor import available_cores
 from sfi_ros.network import checkpoint
 from sfi_ros.network.released import import_released
-from sfi_ros.offline.bags import infer_bag
-from sfi_ros.offline.prefetch import READ_AHEAD, ahead
-from sfi_ros.offline.recorder import Recorder
-from sfi_ros.offline.sharding import Shard, SharedFolder, device_of_process, output_folders
+from sfi_ros.offline import fleet
+from sfi_ros.offline.bag import USUAL_OUTPUTS, BagRun
+from sfi_ros.offline.engine_options import EngineOptions
+from sfi_ros.offline.places import output_folders
+from sfi_ros.offline.run import Run
+from sfi_ros.offline.stopping import StopSignals
+from sfi_ros.offline.summary import RunSummary
+from sfi_ros.offline.task import Report, Task
 from sfi_ros.options import BACKENDS
+from sfi_ros.outputs import OUTPUTS, OVERLAY
 
-INTERRUPTED = 130  # the shell's number for a run that Ctrl-C ended
-MOST_ENCODERS = 8  # threads
-SYNTHETIC_FRAMES = 100  # the street has no end; without --limit a run does
+MAX_ENCODERS = 8  # threads
 
 _COLUMNS = (TextColumn("frames"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
 
@@ -53,7 +57,7 @@ console = Console(stderr=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status: 0, 1 for an error that was named, 130 when interrupted."""
+    """Run a command; return the exit status: 0, 1 for an error that was named, 130 or 143 when interrupted."""
     parsed = _parser().parse_args(arguments)
     logging.basicConfig(
         level=logging.WARNING,
@@ -61,11 +65,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         handlers=[RichHandler(console=console, show_path=False, show_time=False)],
         force=True,
     )
-    try:
-        return parsed.command(parsed)
-    except (ValueError, RuntimeError, OSError) as error:
-        console.print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
-        return 1
+    with StopSignals() as signals:
+        try:
+            return parsed.command(parsed, signals)
+        except SfiError as error:
+            _say(str(error), "error:", "bold red")
+            return 1
+        except KeyboardInterrupt:
+            _say("interrupted; the same command goes on where it was" if "sources" in parsed else "interrupted")
+            return signals.status
+
+
+def _say(text: str, label: str = "", style: str = "") -> None:
+    """Print a line to stderr as it is: names may hold what rich takes for markup, and control characters."""
+    printable = "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+    console.print(Text.assemble((label, style), " " * bool(label), printable), soft_wrap=True)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -85,23 +99,48 @@ def _parser() -> argparse.ArgumentParser:
         "sources", nargs="+", metavar="SOURCE", help="image, folder of images, video, rosbag2, or 'synthetic'"
     )
     run.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="folder for the results")
+    run.add_argument("--topic", help="image topic of a recording; default: the only one")
+    run.add_argument(
+        "--outputs",
+        type=_outputs,
+        default=(),
+        metavar="NAME,...",
+        help=f"outputs that get a folder, too: {', '.join(output.name for output in OUTPUTS)}",
+    )
     _add_engine_options(run)
     run.add_argument("--seed", type=int, default=UNSEEN_SEED, help="of the synthetic street (default: %(default)s)")
     run.set_defaults(command=_run)
 
     bag = commands.add_parser(
         "bag",
-        help="infer the camera of a rosbag2 into a new one",
-        description="Writes /inpaint/foreground_mask, /inpaint/background and /inpaint/background_confidence with the "
-        "stamps of the images. Needs no ROS installation.",
+        help="infer the cameras of a rosbag2 into a new one",
+        description="Writes foreground_mask, background, background_confidence, camera_info and label_info for each "
+        "camera, with the stamps of its images: those of /front/image_raw as /front/inpaint/foreground_mask and so on. "
+        "Needs no ROS installation.",
         usage="%(prog)s [options] IN OUT\n       %(prog)s [options] IN [IN ...] -o OUT",
     )
     bag.add_argument("sources", nargs="+", metavar="IN", help="rosbag2 (sqlite3 or MCAP) or ROS 1 bag")
     bag.add_argument(
         "-o", "--output", type=Path, metavar="OUT", help="folder of the new bag, or of the new bags if IN are several"
     )
-    bag.add_argument("--topic", help="image topic; default: the only one")
-    bag.add_argument("--overlay", action="store_true", help="write /inpaint/overlay, too")
+    topics = bag.add_mutually_exclusive_group()
+    topics.add_argument(
+        "--topic", action="append", default=[], help="image topic, may be given several times; default: the only one"
+    )
+    topics.add_argument("--all-topics", action="store_true", help="all image topics")
+    bag.add_argument(
+        "--outputs",
+        type=_outputs,
+        default=USUAL_OUTPUTS,
+        metavar="NAME,...",
+        help=f"outputs to write, of {', '.join(output.name for output in OUTPUTS)}; default: {','.join(USUAL_OUTPUTS)}",
+    )
+    bag.add_argument("--overlay", action="store_true", help="write .../inpaint/overlay, too")
+    bag.add_argument(
+        "--compress",
+        action="store_true",
+        help="write images as sensor_msgs/CompressedImage: PNG, and JPEG for overlays",
+    )
     _add_engine_options(bag)
     bag.set_defaults(command=_bag)
 
@@ -150,226 +189,194 @@ def _add_engine_options(command: argparse.ArgumentParser) -> None:
         "--threads",
         type=_positive,
         metavar="N",
-        help="CPU threads of the network; default: all cores but one, which is left to reading and writing",
+        help="CPU threads of the network; default: all cores but one, left to reading and writing; with --ray 1",
     )
     command.add_argument("--input-height", type=int, metavar="PIXELS", help="height at which the network runs")
     command.add_argument("--size", choices=("input", "network"), default="input", help="size of the results")
     command.add_argument("--limit", type=_positive, metavar="N", help="stop after N frames of a source")
     command.add_argument(
-        "--shard",
-        type=_shard,
-        metavar="I/N",
-        help="do the share of process I of N, such as 3/16; torchrun's processes know theirs (docs/offline.md)",
+        "--overwrite", action="store_true", help="replace the results of a run with another source or other settings"
+    )
+    command.add_argument(
+        "--ray",
+        nargs="?",
+        const=fleet.LOCAL,
+        type=_ray_address,
+        metavar="ADDRESS",
+        help="share the work between the machines of a Ray cluster (HOST:PORT, ray://HOST:PORT or auto) or, without "
+        "ADDRESS, between processes of this machine (docs/offline.md)",
+    )
+    command.add_argument("--shard", action=_Shard, help=argparse.SUPPRESS)
+
+
+class _Shard(argparse.Action):
+    """Says what came instead of an option that is gone."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        parser.error("--shard is gone: --ray shares the work, and goes on after lost machines (docs/offline.md)")
+
+
+def _ray_address(text: str) -> str:
+    if text in (fleet.LOCAL, "auto") or re.fullmatch(r"(ray://)?[^\s/]+:\d+", text):
+        return text
+    raise argparse.ArgumentTypeError(
+        f"{text} is not an address, such as 10.0.0.1:6379; without one put --ray behind the sources"
+    )
+
+
+def _run(arguments: argparse.Namespace, signals: StopSignals) -> int:
+    outputs = output_folders(arguments.sources, arguments.output)
+    digest = _engine_options(arguments).weights_digest()
+    tasks = [
+        Run(
+            source,
+            output,
+            arguments.limit,
+            arguments.overwrite,
+            digest,
+            seed=arguments.seed,
+            topic=arguments.topic,
+            outputs=tuple(arguments.outputs),
+        )
+        for source, output in zip(arguments.sources, outputs, strict=True)
+    ]
+    return _work(arguments, tasks, signals)
+
+
+def _bag(arguments: argparse.Namespace, signals: StopSignals) -> int:
+    if arguments.output is None:
+        if len(arguments.sources) != 2:
+            raise OptionError("where the new bags shall go is not clear: sfi bag IN OUT, or sfi bag IN... -o OUT")
+        *arguments.sources, output = arguments.sources
+        arguments.output = Path(output)
+    outputs = output_folders(arguments.sources, arguments.output)
+    digest = _engine_options(arguments).weights_digest()
+    tasks = [
+        BagRun(
+            source,
+            output,
+            arguments.limit,
+            arguments.overwrite,
+            digest,
+            topics=tuple(arguments.topic),
+            all_topics=arguments.all_topics,
+            outputs=tuple(dict.fromkeys([*arguments.outputs, *[OVERLAY.name] * arguments.overlay])),
+            compress=arguments.compress,
+        )
+        for source, output in zip(arguments.sources, outputs, strict=True)
+    ]
+    return _work(arguments, tasks, signals)
+
+
+def _work(arguments: argparse.Namespace, tasks: Sequence[Task], signals: StopSignals) -> int:
+    """Do all tasks; one that fails does not keep the others from being done. Return the exit status."""
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise OptionError("torchrun starts processes that would all do the same work: `sfi ... --ray` shares it")
+    if arguments.ray:
+        return _work_on_cluster(arguments, tasks, signals)
+    engine = _engine(arguments)
+    threads = min(arguments.threads or available_cores(), MAX_ENCODERS)
+    status = 0
+    for task in tasks:
+        try:
+            with _progress() as progress, signals.deferred():
+                summary = task.infer(engine, threads=threads, report=Report(progress, _print_skipped, signals))
+            _print_summary(summary, task.output)
+        except SfiError as error:
+            _say(str(error), "error:", "bold red")
+            status = 1
+        except Exception:
+            if len(tasks) == 1:
+                raise
+            _say(f"{task.source}:\n{traceback.format_exc()}", "error:", "bold red")
+            status = 1
+        if signals():
+            _say("interrupted; what was written until then is complete, and the same command goes on where it was")
+            return signals.status
+    return status
+
+
+def _work_on_cluster(arguments: argparse.Namespace, tasks: Sequence[Task], signals: StopSignals) -> int:
+    status = 0
+    with _progress() as progress, signals.deferred():
+        report = Report(progress, stopped=signals)
+        for outcome in fleet.work(tasks, _engine_options(arguments), arguments.ray, report):
+            for name, reason in outcome.skipped:
+                _print_skipped(name, reason)
+            if outcome.summary is None:
+                _say(outcome.error, "error:", "bold red")
+                status = 1
+            else:
+                _print_summary(outcome.summary, outcome.task.output)
+    if signals():
+        _say("interrupted; what was written until then is complete, and the same command goes on where it was")
+        return signals.status
+    return status
+
+
+def _engine_options(arguments: argparse.Namespace) -> EngineOptions:
+    return EngineOptions(
+        weights=arguments.weights,
+        device=arguments.device,
+        precision=arguments.precision,
+        backend=arguments.backend,
+        threads=arguments.threads,
+        input_height=arguments.input_height,
+        size=arguments.size,
     )
 
 
 def _engine(arguments: argparse.Namespace) -> InferenceEngine:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", DefaultWeightsMissing)
-        engine = InferenceEngine.load(
-            arguments.weights,
-            device=device_of_process(arguments.device),
-            precision=arguments.precision,
-            backend=arguments.backend,
-            threads=arguments.threads or _network_threads(),
-            input_height=arguments.input_height,
-            output_size=arguments.size,
-        )
+        engine = _engine_options(arguments).load()
     for warning in caught:
-        console.print(f"[bold yellow]warning:[/] {warning.message}", highlight=False, soft_wrap=True)
+        _say(str(warning.message), "warning:", "bold yellow")
     return engine
 
 
-def _network_threads() -> int:
-    """All cores but one, which is left to reading and writing; no more than OMP_NUM_THREADS, which torchrun sets."""
-    return max(1, min(torch.get_num_threads(), available_cores() - 1))
-
-
-def _each_source(arguments: argparse.Namespace, work: Callable[[str, Path, Shard, bool], int]) -> int:
-    """Calls `work` with every source, its output, the shard that this process is, and whether it takes whole sources.
-
-    A source that fails does not keep others from theirs.
-    """
-    shard = arguments.shard or Shard.of_environment()
-    sources, status = arguments.sources, 0
-    for index, (source, output) in enumerate(zip(sources, output_folders(sources, arguments.output), strict=True)):
-        try:
-            if work(source, output, shard, shard.takes(index)) == INTERRUPTED:
-                return INTERRUPTED
-        except (ValueError, RuntimeError, OSError) as error:  # noqa: PERF203
-            if len(sources) == 1:
-                raise
-            console.print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
-            status = 1
-    return status
-
-
-def _run(arguments: argparse.Namespace) -> int:
-    engine = _engine(arguments)
-
-    def work(source: str, output: Path, shard: Shard, is_mine: bool) -> int:
-        # A folder is divided, but not a first look at it: how many of its images can be read, no shard knows.
-        if shard.count > 1 and Path(source).is_dir() and not is_bag(source) and arguments.limit is None:
-            return _run_part(arguments, engine, source, SharedFolder(output, shard))
-        if not is_mine:
-            return 0
-        opened = open_source(source, seed=arguments.seed)
-        summary = _record(arguments, engine, opened, source, output)
-        _require_frames(summary, source)
-        _print_summary(summary, output)
-        return INTERRUPTED if summary["interrupted"] else 0
-
-    return _each_source(arguments, work)
-
-
-def _run_part(arguments: argparse.Namespace, engine: InferenceEngine, source: str, shared: SharedFolder) -> int:
-    whole = open_source(source)
-    assert isinstance(whole, ImageSource)
-    bounds = shared.shard.part(whole.length)
-    part = whole.part(bounds.start, bounds.stop)
-    summary = _record(arguments, engine, part, source, shared.part)
-    if summary["interrupted"]:
-        console.print(f"interrupted: run shard {shared.shard} of {source} again", highlight=False, soft_wrap=True)
-        return INTERRUPTED
-    console.print(f"shard {shared.shard} of {source}: {summary['frames']} frames", highlight=False, soft_wrap=True)
-    settings = {key: summary[key] for key in ("source", "weights", "network", "precision", "backend", "input_height")}
-    merged = shared.finish(whole.names, part.rate, **settings, size=arguments.size, images=whole.length)
-    if merged is not None:
-        _require_frames(merged, source)
-        console.print(f"{merged['frames']} frames; results in {shared.output}", highlight=False, soft_wrap=True)
-    return 0
-
-
-def _record(
-    arguments: argparse.Namespace, engine: InferenceEngine, source: Source, name: str, output: Path
-) -> dict[str, Any]:
-    """Infers a source into a folder; returns the summary."""
-    limit = arguments.limit or (SYNTHETIC_FRAMES if source.length is None else None)
-    recorder = Recorder(output, source.rate, min(arguments.threads or available_cores(), MOST_ENCODERS))
-    skipped: list[str] = []
-    with _ctrl_c_noted() as interrupted:
-        for frame in _progress(source, limit):
-            if isinstance(frame, Unreadable):
-                skipped.append(frame.name)
-                console.print(f"[yellow]skipped[/] {frame.name}: {frame.reason}", highlight=False, soft_wrap=True)
-            else:
-                recorder.add(frame, engine(frame.image))
-            if interrupted.is_set():
-                break
-    return recorder.close(
-        source=name,
-        skipped=skipped,
-        interrupted=interrupted.is_set(),
-        weights=engine.weights_name,
-        trained=engine.is_trained,
-        network=engine.metadata.name,
-        device=str(engine.device),
-        precision=str(engine.dtype).removeprefix("torch."),
-        backend=engine.backend,
-        input_height=engine.input_height,
-    )
-
-
-def _require_frames(summary: dict[str, Any], source: str) -> None:
-    if summary["frames"] == 0 and not summary["interrupted"]:
-        raise ValueError(f"{source} gave no readable frame ({len(summary['skipped'])} unreadable)")
-
-
 @contextmanager
-def _ctrl_c_noted() -> Iterator[threading.Event]:
-    """Ctrl-C sets the event, so that the frame at hand is written whole; a second one interrupts at once."""
-    noted = threading.Event()
-
-    def note(*_: object) -> None:
-        if noted.is_set():
-            raise KeyboardInterrupt
-        noted.set()
-
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield noted
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _bag(arguments: argparse.Namespace) -> int:
-    if arguments.output is None:
-        if len(arguments.sources) != 2:
-            raise ValueError("where the new bags shall go is not clear: sfi bag IN OUT, or sfi bag IN... -o OUT")
-        *arguments.sources, output = arguments.sources
-        arguments.output = Path(output)
-    engine = _engine(arguments)
-
-    def work(source: str, output: Path, _: Shard, is_mine: bool) -> int:
-        if is_mine:
-            _infer_bag(arguments, engine, source, output)
-        return 0
-
-    return _each_source(arguments, work)
-
-
-def _infer_bag(arguments: argparse.Namespace, engine: InferenceEngine, source: str, output: Path) -> None:
-    if len(arguments.sources) > 1 and (output / "metadata.yaml").is_file():
-        console.print(f"{source}: {output} is there already", highlight=False, soft_wrap=True)
-        return  # so that the same command goes on where it was stopped
+def _progress() -> Iterator[Callable[[int, int | None], None]]:
+    """Show a progress bar; yields what tells it the frames done and their number."""
     with Progress(*_COLUMNS, console=console) as progress:
-        task = progress.add_task("")
-        summary = infer_bag(
-            source,
-            output,
-            engine,
-            topic=arguments.topic,
-            with_overlay=arguments.overlay,
-            limit=arguments.limit,
-            progress=lambda done, total: progress.update(task, completed=done, total=total),
-        )
-    for reason in summary.rejected:
-        console.print(f"[yellow]skipped[/] {reason}", highlight=False, soft_wrap=True)
-    if summary.frames == 0:
-        raise ValueError(f"{source} gave no readable image on {summary.topic}")
-    console.print(f"{summary.frames} images of {summary.topic}; results in {output}", soft_wrap=True)
+        bar = progress.add_task("")
+        yield lambda done, total: progress.update(bar, completed=done, total=total)
 
 
-def _progress(source: Source, limit: int | None) -> Iterator[Frame | Unreadable]:
-    """The frames of a source, at most `limit` of them, with a progress bar."""
-    total = min(filter(None, (limit, source.length)), default=None)
-    with Progress(*_COLUMNS, console=console) as progress:
-        task = progress.add_task("", total=total)
-        given = 0
-        for frame in ahead(source, READ_AHEAD):
-            yield frame
-            given += isinstance(frame, Frame)
-            progress.update(task, completed=given)
-            if given == limit:
-                break
+def _print_skipped(name: str, reason: str) -> None:
+    _say(f"{name}: {reason}", "skipped", "yellow")
 
 
-def _print_summary(summary: dict, output: Path) -> None:
-    lines = [
-        f"{summary['frames']} frames, {summary['frames_per_second']:.1f} frames/s with reading and writing, engine "
-        f"{summary['latency_ms']['p50'] or 0:.1f} ms median on {summary['device']} ({summary['precision']})",
-        f"weights: {summary['weights']}",
-    ]
-    if summary["skipped"]:
-        lines.append(f"{len(summary['skipped'])} frames could not be read")
-    scores = ("all_region_miou", "foreground_region_miou", "foreground_mask_iou")
-    lines += [f"{name}: {summary[name]:.3f}" for name in scores if summary.get(name) is not None]
-    if summary["interrupted"]:
-        lines.append("interrupted; what was written until then is complete")
-    lines.append(f"results in {output}")
-    for line in lines:
-        console.print(line, highlight=False, soft_wrap=True)
+def _print_summary(summary: RunSummary, output: Path) -> None:
+    if summary.resumed == summary.frames > 0 and not summary.interrupted:
+        _say(f"{summary.source}: {output} is there already, {summary.frames} frames")
+        return
+    frames = f"images of {', '.join(summary.topics)}" if summary.topics else "frames"
+    before = f" ({summary.resumed} done before)" if summary.resumed else ""
+    _say(
+        f"{summary.frames} {frames}{before}, {summary.frames_per_second:.1f} frames/s with reading and writing, engine "
+        f"{summary.latency_ms['p50'] or 0:.1f} ms median on {summary.device} ({summary.precision})"
+    )
+    _say(f"weights: {summary.weights}")
+    for topic, results in summary.topics.items():
+        _say(f"{topic} -> {results}/...")
+    if summary.skipped:
+        _say(f"{len(summary.skipped)} frames could not be processed")
+    for name, score in summary.scores.items():
+        if score is not None:
+            _say(f"{name}: {score:.3f}")
+    _say(f"results in {output}")
 
 
-def _info(arguments: argparse.Namespace) -> int:
+def _info(arguments: argparse.Namespace, _: StopSignals) -> int:
     facts = _facts(arguments.weights)
     if arguments.json:
         print(json.dumps(facts, indent=2))
         return 0
-    table = Table(title=str(arguments.weights), show_header=False)
+    table = Table(title=Text(str(arguments.weights)), show_header=False)
     for name, value in facts.items():
         text = json.dumps(value) if isinstance(value, dict) else str(value)
-        table.add_row(name, text)
+        table.add_row(Text(name), Text(text))
     Console().print(table)
     return 0
 
@@ -382,7 +389,7 @@ def _facts(weights: Path) -> dict[str, Any]:
     return asdict(metadata) | {"exported": asdict(record)}
 
 
-def _convert(arguments: argparse.Namespace) -> int:
+def _convert(arguments: argparse.Namespace, _: StopSignals) -> int:
     network = import_released(arguments.released, arguments.name)
     checkpoint.save(
         arguments.output,
@@ -390,11 +397,11 @@ def _convert(arguments: argparse.Namespace) -> int:
         training_data="as the authors released it; see their repository",
         extra={"imported_from": arguments.released.name},
     )
-    console.print(f"{arguments.released} is {network.name}; written to {arguments.output}", soft_wrap=True)
+    _say(f"{arguments.released} is {network.name}; written to {arguments.output}")
     return 0
 
 
-def _export(arguments: argparse.Namespace) -> int:
+def _export(arguments: argparse.Namespace, _: StopSignals) -> int:
     write = export_onnx if arguments.format == "onnx" else export_program
     exported = write(
         arguments.weights,
@@ -403,11 +410,11 @@ def _export(arguments: argparse.Namespace) -> int:
         size=arguments.size,
         max_side=arguments.max_side,
     )
-    console.print(f"{exported.path} written", highlight=False, soft_wrap=True)
+    _say(f"{exported.path} written")
     if exported.difference is None:
-        console.print("[bold yellow]warning:[/] not checked: onnxruntime is not installed", soft_wrap=True)
+        _say("not checked: onnxruntime is not installed", "warning:", "bold yellow")
     else:
-        console.print(f"largest difference of a logit from PyTorch's: {exported.difference:.1e}", highlight=False)
+        _say(f"largest difference of a logit from PyTorch's: {exported.difference:.1e}")
     return 0
 
 
@@ -418,11 +425,13 @@ def _size(text: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def _shard(text: str) -> Shard:
-    try:
-        return Shard.parse(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
+def _outputs(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    known = [output.name for output in OUTPUTS]
+    for name in names:
+        if name not in known:
+            raise argparse.ArgumentTypeError(f"unknown output {name!r}; outputs are {', '.join(known)}")
+    return names
 
 
 def _positive(text: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
@@ -65,6 +66,22 @@ def write_bag(
             for connection in connections.values():
                 writer.write(connection, at, STORE.serialize_cdr(message, "sensor_msgs/msg/Image"))
             writer.write(infos, at, STORE.serialize_cdr(info, "sensor_msgs/msg/CameraInfo"))
+    return path
+
+
+def write_compressed_bag(path: Path, images: list[np.ndarray], quality: int = 95) -> Path:
+    """RGB images as JPEG on /front/image_raw/compressed."""
+    types, kind = STORE.types, "sensor_msgs/msg/CompressedImage"
+    with Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        connection = writer.add_connection("/front/image_raw/compressed", kind, typestore=STORE)
+        for number, image in enumerate(images):
+            at = START + number * 10**8
+            stamp = types["builtin_interfaces/msg/Time"](sec=at // 10**9, nanosec=at % 10**9)
+            header = types["std_msgs/msg/Header"](stamp=stamp, frame_id="front")
+            picture = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+            data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].reshape(-1)
+            message = types[kind](header=header, format="rgb8; jpeg compressed bgr8", data=data)
+            writer.write(connection, at, STORE.serialize_cdr(message, kind))
     return path
 
 

@@ -15,10 +15,11 @@ import pytest
 import torch
 from conftest import shared
 
-from sfi_ros import cli
 from sfi_ros.cli import main
 from sfi_ros.network import checkpoint, zoo
 from sfi_ros.network.released import _their_name
+from sfi_ros.offline import engine_options
+from sfi_ros.offline import run as run_module
 
 
 @pytest.fixture(scope="module")
@@ -90,9 +91,9 @@ def test_synthetic_street_is_scored(tmp_path, weights):
 
 @pytest.mark.parametrize(("cores", "torch_threads", "expected"), [(8, 8, 7), (1, 1, 1), (8, 1, 1), (4, 16, 3)])
 def test_a_core_is_left_to_reading_and_writing(monkeypatch, cores, torch_threads, expected):
-    monkeypatch.setattr(cli, "available_cores", lambda: cores)
+    monkeypatch.setattr(engine_options, "available_cores", lambda: cores)
     monkeypatch.setattr(torch, "get_num_threads", lambda: torch_threads)
-    assert cli._network_threads() == expected
+    assert engine_options._network_threads() == expected
 
 
 def test_images_of_different_sizes(tmp_path, folder, weights):
@@ -106,7 +107,7 @@ def test_images_of_different_sizes(tmp_path, folder, weights):
 def test_results_of_an_earlier_run_are_replaced_and_nothing_else(tmp_path, folder, weights, capsys):
     out = tmp_path / "out"
     assert run(folder, out, weights) == 0
-    assert run(folder, out, weights, "--limit", "1") == 0
+    assert run(folder, out, weights, "--limit", "1", "--overwrite") == 0
     assert names(out / "foreground") == ["0.png"]
     assert run(folder, tmp_path / "camera", weights) == 1
     assert "holds other files" in capsys.readouterr().err
@@ -200,3 +201,56 @@ def test_bag_in_bag_out(tmp_path, weights, capsys):
     assert "exists already" in capsys.readouterr().err
     assert run(bag, tmp_path / "pictures", weights) == 0
     assert len(names(tmp_path / "pictures" / "foreground")) == 3
+
+
+def test_a_new_output_is_written_by_name(tmp_path, folder, weights, capsys):
+    out = tmp_path / "out"
+    assert run(folder, out, weights, "--outputs", "background_evidence,background_color,background") == 0
+    assert names(out / "background_evidence") == ["0.png", "1.png", "2.png", "3.png"]
+    assert names(out / "background_color") == ["0.jpg", "1.jpg", "2.jpg", "3.jpg"]
+    mask, classes, evidence = (
+        cv2.imread(str(out / name / "0.png"), cv2.IMREAD_UNCHANGED)
+        for name in ("foreground", "background", "background_evidence")
+    )
+    np.testing.assert_array_equal(evidence, classes + 3 * (mask > 0))
+    with pytest.raises(SystemExit):
+        run(folder, out, weights, "--outputs", "depth")
+    assert "unknown output 'depth'; outputs are foreground_mask, " in capsys.readouterr().err
+
+
+def test_options_that_are_gone_or_misplaced_say_what_to_do(tmp_path, folder, weights, capsys, monkeypatch):
+    for options, message in (
+        (["--shard", "1/2"], "--shard is gone: --ray shares the work"),
+        (["--shard=1/2"], "--shard is gone: --ray shares the work"),
+        (["--ray", str(folder)], "without one put --ray behind the sources"),
+    ):
+        with pytest.raises(SystemExit):
+            run(folder, tmp_path / "out", weights, *options)
+        assert message in capsys.readouterr().err
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert run(folder, tmp_path / "out", weights) == 1
+    assert "torchrun starts processes that would all do the same work" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_defect_keeps_its_traceback(tmp_path, folder, weights, monkeypatch, capsys):
+    """What a user can mend is one line. Anything else is shown whole, and does not keep other sources from theirs."""
+    monkeypatch.setattr(engine_options.EngineOptions, "weights_digest", lambda self: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run(folder, tmp_path / "out", weights)
+    monkeypatch.undo()
+    opened = run_module.open_source
+
+    def fails_for_the_folder(source, **options):
+        if source == str(folder):
+            raise KeyError("a defect")
+        return opened(source, **options)
+
+    monkeypatch.setattr(run_module, "open_source", fails_for_the_folder)
+    with pytest.raises(KeyError):
+        run(folder, tmp_path / "out", weights)
+    arguments = ["run", str(folder), "synthetic", "-o", str(tmp_path / "out"), "--weights", str(weights)]
+    assert main([*arguments, "--device", "cpu", "--limit", "1"]) == 1
+    said = capsys.readouterr().err
+    assert "Traceback" in said and "KeyError: 'a defect'" in said
+    assert names(tmp_path / "out" / "synthetic" / "foreground") == ["frame_000000.png"]

@@ -131,7 +131,7 @@ class BagSource:
             connections = [c for c in bag.connections if c.topic == topic and c.msgtype == INFO]
             for connection, at, data in bag.messages(connections):
                 with suppress(ImageError):
-                    yield at, _as_ros2(bag.deserialize(data, connection.msgtype))
+                    yield at, as_ros2(bag.deserialize(data, connection.msgtype))
 
 
 def _deserialized(bag: Bag, connection: Any, data: bytes) -> Any:
@@ -144,7 +144,7 @@ def _deserialized(bag: Bag, connection: Any, data: bytes) -> Any:
 
 def _frame(message: Any, significant_bits: int, name: str, place: str) -> Frame | Unreadable:
     try:
-        return Frame(name, decode(message, significant_bits))
+        return Frame(name, decode(message, significant_bits), place=place)
     except ImageError as error:
         return Unreadable(place, str(error))
 
@@ -187,7 +187,7 @@ def _name(stamp: Any, at: int) -> str:
     return str(stamp.sec * 10**9 + stamp.nanosec or at)
 
 
-def _as_ros2(info: Any) -> Any:
+def as_ros2(info: Any) -> Any:
     """Return a CameraInfo with the field names of ROS 2; ROS 1 writes its matrices in capitals."""
     if hasattr(info, "k"):
         return info

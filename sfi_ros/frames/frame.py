@@ -24,11 +24,13 @@ class Frame:
         name: unique within its source, usable as a file name.
         image: (H, W, 3) uint8 RGB.
         truth: what the synthetic street knows about it; None for real cameras.
+        place: of the file, or which image of a recording it is; can be printed.
     """
 
     name: str
     image: np.ndarray
     truth: SyntheticFrame | None = None
+    place: str = ""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Unreadable:
     """A frame, or a part of a source, that cannot be read.
 
     Attributes:
-        name: of the file, or which image of a recording it is; can be printed.
+        name: of the file, or which image of a recording it is; can be printed. See `Frame.place`.
         reason: what is wrong with it.
     """
 

@@ -63,7 +63,7 @@ def images_in(folder: Path) -> list[Path]:
 
 def _read(path: Path, name: str) -> Frame | Unreadable:
     try:
-        return Frame(name, decode_photo(_content(path), FILE_MEGAPIXELS))
+        return Frame(name, decode_photo(_content(path), FILE_MEGAPIXELS), place=printable(path))
     except ImageError as error:
         return Unreadable(printable(path), str(error))
     except FileNotFoundError:

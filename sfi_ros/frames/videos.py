@@ -68,7 +68,8 @@ class VideoSource:
                     if image is None:
                         yield Unreadable(f"{printable(self._path)} frame {number}", "it cannot be decoded")
                     else:
-                        yield Frame(f"frame_{number:06d}", cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+                        place = f"{printable(self._path)} frame {number}"
+                        yield Frame(f"frame_{number:06d}", cv2.cvtColor(image, cv2.COLOR_BGR2RGB), place=place)
                 number += 1
         announced = self._announced if self._stop is None else min(self._stop, self._announced or 0)
         # Containers that do not count their frames announce an estimate.

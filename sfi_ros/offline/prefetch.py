@@ -1,7 +1,7 @@
-"""Reading ahead and writing behind: what stands around the network goes on in other threads, in the same order.
+"""Threads for what happens before and after the network: frames are prefetched, and results are written meanwhile.
 
-Decoding and encoding pictures takes several times as long as a GPU takes to infer them, and OpenCV lets go of Python's
-lock meanwhile.
+Decoding and encoding pictures takes several times as long as a GPU takes to infer them, and OpenCV releases Python's
+lock while it does.
 """
 
 from __future__ import annotations
@@ -9,18 +9,18 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
-READ_AHEAD: Final = 4
-"""Items that are worth holding ready: enough to bridge what one of them takes longer than another."""
+PREFETCH: Final = 4
+"""Items that are worth holding ready: some take longer to make than others."""
 
 Item = TypeVar("Item")
 
 _END: Final = object()
 
 
-def ahead(items: Iterable[Item], count: int) -> Generator[Item, None, None]:
-    """The same items; a thread has up to `count` of them ready.
+def prefetch(items: Iterable[Item], count: int = PREFETCH) -> Generator[Item, None, None]:
+    """Yield the same items; a thread has up to `count` of them ready.
 
     Args:
         items: iterated in that one thread, from the first item to the closing of a generator.
@@ -30,12 +30,12 @@ def ahead(items: Iterable[Item], count: int) -> Generator[Item, None, None]:
         Exception: whatever the items raise, in their place.
     """
     iterator = iter(items)
-    with ThreadPoolExecutor(1, "ahead") as reader:
+    with ThreadPoolExecutor(1, "prefetch") as reader:
         waiting = deque(reader.submit(next, iterator, _END) for _ in range(count))
         try:
             while (item := waiting.popleft().result()) is not _END:
                 waiting.append(reader.submit(next, iterator, _END))
-                yield item
+                yield cast(Item, item)
         finally:
             for future in waiting:
                 future.cancel()
@@ -43,25 +43,27 @@ def ahead(items: Iterable[Item], count: int) -> Generator[Item, None, None]:
                 reader.submit(iterator.close).result()
 
 
-class Behind:
-    """Calls functions later, in threads of its own, and holds the caller back when it is too far ahead.
+class BackgroundCalls:
+    """Calls functions in threads of its own, and makes the caller wait while too many calls are under way.
+
+    A context manager: at its end all calls are made or, if the block raises, those that wait are forgotten.
 
     Args:
         threads: how many; with one, calls are made in order.
-        most: calls that may wait or be under way.
+        max_in_flight: calls that may wait or be under way.
     """
 
-    def __init__(self, threads: int, most: int):
-        self._pool = ThreadPoolExecutor(threads, "behind")
-        self._most, self._pending = most, deque[Future[Any]]()
+    def __init__(self, threads: int, max_in_flight: int):
+        self._pool = ThreadPoolExecutor(threads, "background")
+        self._max_in_flight, self._pending = max_in_flight, deque[Future[Any]]()
 
     def call(self, function: Callable[..., Item], *arguments: Any) -> Future[Item]:
-        """Call it later.
+        """Call a function later.
 
         Raises:
             Exception: what an earlier call raised.
         """
-        while len(self._pending) >= self._most:
+        while len(self._pending) >= self._max_in_flight:
             self._pending.popleft().result()
         future = self._pool.submit(function, *arguments)
         self._pending.append(future)
@@ -76,3 +78,12 @@ class Behind:
         self._pool.shutdown()
         while self._pending:
             self._pending.popleft().result()
+
+    def __enter__(self) -> BackgroundCalls:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.finish()
+        else:
+            self._pool.shutdown(cancel_futures=True)

@@ -1,192 +1,221 @@
-"""Writes scenes to a folder: masks, class maps, overlays, a video and a summary."""
+"""Writes scenes to a folder: masks, class maps, overlays and a video of them."""
 
 from __future__ import annotations
 
-import json
-import math
-import shutil
-import time
+from collections.abc import Sequence
 from concurrent.futures import Future
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import cv2
 import numpy as np
 
-from sfi_ros.frames.sources import Frame
-from sfi_ros.inference import Scene
-from sfi_ros.offline.prefetch import Behind
+from sfi_ros.files import make_folder, write_bytes
+from sfi_ros.frames.frame import Frame
+from sfi_ros.inference import Scene, Timing
+from sfi_ros.offline.prefetch import BackgroundCalls
+from sfi_ros.offline.summary import finite
+from sfi_ros.offline.video import Video
+from sfi_ros.outputs import BACKGROUND, FOREGROUND_MASK, OUTPUTS, OVERLAY, SceneView, output_named
 from sfi_ros.scores import RegionScores
 from sfi_ros.synthetic import SyntheticFrame
-from sfi_ros.visualization import colorize, overlay, side_by_side
+from sfi_ros.visualization import colorize, side_by_side
 
-SUMMARY: Final = "summary.json"
-_FOLDERS: Final = ("foreground", "background", "overlay", "comparison")
+VIDEO: Final = "overlay.mp4"
+
+_PICTURES: Final = {"foreground": FOREGROUND_MASK, "background": BACKGROUND, "overlay": OVERLAY}
+"""Folder of what is written for each frame, whatever else is asked for."""
+
+_COMPARISON: Final = "comparison"
 _COMPARISON_EVERY: Final = 10
 
+FOLDERS: Final = (*_PICTURES, *(output.name for output in OUTPUTS), _COMPARISON)
+"""Folders that a recorder may write."""
 
-class RecorderError(OSError):
-    """The output folder cannot be written."""
+_NO_TIME: Final = Timing(0.0, 0.0, 0.0)
+
+
+class PictureFolder:
+    """The pictures of each frame, in one folder: maps as PNG, the others as JPEG.
+
+    Args:
+        folder: made if it is not there.
+        outputs: names of outputs that are written, too, each into a folder of its name.
+
+    Raises:
+        WriteError: it cannot be made.
+        ValueError: there is no such output.
+    """
+
+    def __init__(self, folder: Path, outputs: Sequence[str] = ()):
+        self.folder = folder
+        more = {name: output_named(name) for name in outputs}
+        self._outputs = _PICTURES | {name: output for name, output in more.items() if output not in _PICTURES.values()}
+        for name in self._outputs:
+            make_folder(folder / name)
+
+    def write(self, frame: Frame, scene: Scene) -> np.ndarray:
+        """Write the pictures of a frame; return its overlay, (H, W, 3) uint8 RGB.
+
+        Raises:
+            WriteError: one of them cannot be written.
+        """
+        view = SceneView(scene, frame.image)
+        pictures = {name: output.make(view) for name, output in self._outputs.items()}
+        for name, picture in pictures.items():
+            self._write(self._path(name, frame.name), picture)
+        return pictures["overlay"]
+
+    def write_comparison(self, frame: Frame, scene: Scene, true_background: np.ndarray) -> None:
+        """Write camera, results and truth side by side.
+
+        Raises:
+            WriteError: it cannot be written.
+        """
+        view = SceneView(scene, frame.image)
+        panels = {
+            "camera": view.resized_image,
+            "foreground": cv2.merge([FOREGROUND_MASK.make(view)] * 3),
+            "inpainted background": colorize(scene.background),
+            "true background": colorize(true_background),
+        }
+        make_folder(self.folder / _COMPARISON)
+        self._write(self.folder / _COMPARISON / f"{frame.name}.png", side_by_side(panels))
+
+    def read(self, name: str) -> Scene | None:
+        """Return mask and classes that an earlier run wrote for a frame, without confidence, probability and timing.
+
+        None unless all pictures of the frame are there, and these can be read.
+        """
+        if not all(self._path(folder, name).is_file() for folder in self._outputs):
+            return None
+        foreground, background = (_read(self._path(folder, name)) for folder in ("foreground", "background"))
+        if foreground is None or background is None or foreground.shape != background.shape:
+            return None
+        unknown = np.empty((0, 0), np.uint8)
+        return Scene(foreground // 255, background, unknown, unknown, _NO_TIME)
+
+    def count(self) -> int:
+        """Return how many frames have all their pictures."""
+        names = [{path.stem for path in (self.folder / name).iterdir()} for name in self._outputs]
+        return len(set.intersection(*names))
+
+    def _path(self, folder: str, name: str) -> Path:
+        return self.folder / folder / f"{name}.{'png' if self._outputs[folder].encoding == 'mono8' else 'jpg'}"
+
+    @staticmethod
+    def _write(path: Path, picture: np.ndarray) -> None:
+        if picture.ndim == 3:
+            picture = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+        _, encoded = cv2.imencode(path.suffix, picture)
+        write_bytes(path, encoded.data)
+
+
+def _read(path: Path) -> np.ndarray | None:
+    """Return a map, None if it cannot be read."""
+    try:
+        content = np.fromfile(path, dtype=np.uint8)
+    except OSError:
+        return None
+    image = cv2.imdecode(content, cv2.IMREAD_UNCHANGED) if content.size else None
+    return image if image is not None and image.ndim == 2 else None
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a recorder has counted.
+
+    Attributes:
+        frames: in the folder.
+        mean_foreground_share: of the pixels, 0 to 1; None without frames.
+        scores: name -> 0 to 1, None where nothing was counted; empty where no truth is known.
+    """
+
+    frames: int
+    mean_foreground_share: float | None
+    scores: dict[str, float | None]
 
 
 class Recorder:
-    """Collects the results of one run in one folder.
+    """Collects the results of one run in one folder; a context manager.
 
-    Pictures are made and encoded by threads of its own, while the caller infers the next frames.
+    Pictures are made and encoded by threads of its own, while the caller infers the next frames. The video appears when
+    the block ends; if the block raises, the pictures stay and the video does not appear.
 
     Args:
-        folder: made if it is not there; results of an earlier run in it are removed.
+        folder: made if it is not there.
         rate: of the video, in frames per second.
         threads: that encode pictures; one more writes the video, whose frames have an order.
+        outputs: see `PictureFolder`.
 
     Raises:
-        RecorderError: it cannot be made, or holds files that no run of ours has written.
+        WriteError: it cannot be made; or a scene could not be written, from any method.
     """
 
-    def __init__(self, folder: Path, rate: float, threads: int = 1):
-        self.folder, self._rate = folder, rate
-        self._pictures, self._in_order = Behind(threads, 2 * threads), Behind(1, 2 * threads)
-        self._video: cv2.VideoWriter | None = None
-        self._video_size: tuple[int, int] | None = None
-        self._seconds: list[tuple[float, float, float]] = []
+    def __init__(self, folder: Path, rate: float, threads: int = 1, outputs: Sequence[str] = ()):
+        self.pictures = PictureFolder(folder, outputs)
+        self._video = Video(folder / VIDEO, rate)
+        self._encoding, self._in_order = BackgroundCalls(threads, 2 * threads), BackgroundCalls(1, 2 * threads)
         self._shares: list[float] = []
         self._scores: RegionScores | None = None
-        self._began = time.perf_counter()
-        _prepare(folder)
+        self._parts = ExitStack()
+
+    @property
+    def folder(self) -> Path:
+        """Where the results are."""
+        return self.pictures.folder
 
     @property
     def frames(self) -> int:
-        """Scenes added so far."""
-        return len(self._seconds)
+        """Frames added so far."""
+        return len(self._shares)
 
     def add(self, frame: Frame, scene: Scene) -> None:
-        """Write one scene, now or soon.
+        """Write one scene, now or soon."""
+        self._follow(frame, scene, self._encoding.call(self.pictures.write, frame, scene))
 
-        Raises:
-            RecorderError: an earlier scene could not be written.
-        """
-        picture = self._pictures.call(self._write_pictures, frame, scene)
-        self._in_order.call(self._follow, frame, scene, picture, self.frames % _COMPARISON_EVERY == 0)
-        timing = scene.timing
-        self._seconds.append((timing.preprocess, timing.network, timing.postprocess))
-        self._shares.append(scene.foreground_share)
+    def add_written(self, frame: Frame, scene: Scene) -> None:
+        """Take over a frame whose pictures an earlier run has written: it goes into the video and is counted."""
+        self._follow(frame, scene, self._encoding.call(OVERLAY.make, SceneView(scene, frame.image)))
 
-    def close(self, **facts: Any) -> dict[str, Any]:
-        """Finish the video and write the summary: `facts` and what was measured. Returns the summary.
-
-        Raises:
-            RecorderError: a scene could not be written.
-        """
-        self._pictures.finish()
+    def finish(self) -> Recorded:
+        """Wait for all pictures; return what was counted."""
+        self._encoding.finish()
         self._in_order.finish()
-        if self._video is not None:
-            self._video.release()
-        wall = time.perf_counter() - self._began
-        stages = np.array(self._seconds).reshape(-1, 3) * 1e3
-        latency = stages.sum(1)
-        summary: dict[str, Any] = {
-            "made_by": "sfi run",
-            "frames": self.frames,
-            **facts,
-            "frames_per_second": self.frames / wall if wall > 0 else 0.0,
-            "latency_ms": _percentiles(latency),
-            "stages_ms_p50": {
-                name: _percentiles(stages[:, column])["p50"]
-                for column, name in enumerate(("preprocess", "network", "postprocess"))
-            },
-            "mean_foreground_share": float(np.mean(self._shares)) if self._shares else None,
-        }
-        if self._scores is not None:
-            scores = self._scores.compute()
-            summary.update({name: None if math.isnan(value) else value for name, value in scores.items()})
-        (self.folder / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-        return summary
+        return Recorded(
+            self.frames,
+            float(np.mean(self._shares)) if self._shares else None,
+            {} if self._scores is None else finite(self._scores.compute()),
+        )
 
-    def _write_pictures(self, frame: Frame, scene: Scene) -> np.ndarray:
-        """Write what one scene looks like; returns its overlay."""
-        image = _resized(frame.image, scene.foreground.shape)
-        picture = overlay(image, scene.foreground, scene.background)
-        self._write("foreground", frame.name, scene.foreground * 255)
-        self._write("background", frame.name, scene.background)
-        self._write("overlay", frame.name, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), ".jpg")
-        return picture
+    def __enter__(self) -> Recorder:
+        for part in (self._video, self._in_order, self._encoding):
+            self._parts.enter_context(part)
+        return self
 
-    def _follow(self, frame: Frame, scene: Scene, picture: Future[np.ndarray], compare: bool) -> None:
-        """What goes from frame to frame."""
-        self._add_to_video(picture.result())
+    def __exit__(self, *error: Any) -> None:
+        self._parts.__exit__(*error)
+
+    def _follow(self, frame: Frame, scene: Scene, picture: Future[np.ndarray]) -> None:
+        """Do later, frame after frame, what has an order."""
+        self._in_order.call(self._count, frame, scene, picture, self.frames % _COMPARISON_EVERY == 0)
+        self._shares.append(float(scene.foreground.mean()))
+
+    def _count(self, frame: Frame, scene: Scene, picture: Future[np.ndarray], compare: bool) -> None:
+        self._video.add(picture.result())
         if frame.truth is not None:
             self._score(frame, scene, frame.truth, compare)
 
-    def _write(self, kind: str, name: str, image: np.ndarray, suffix: str = ".png") -> None:
-        path = self.folder / kind / f"{name}{suffix}"
-        path.parent.mkdir(exist_ok=True)
-        if not cv2.imwrite(str(path), image):
-            raise RecorderError(f"{path} cannot be written; is the disk full?")
-
-    def _add_to_video(self, picture: np.ndarray) -> None:
-        size = (picture.shape[1], picture.shape[0])
-        if self._video is None:
-            path = self.folder / "overlay.mp4"
-            self._video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), self._rate, size)
-            self._video_size = size
-            if not self._video.isOpened():
-                raise RecorderError(f"{path} cannot be written: OpenCV has no MPEG-4 encoder for {size[0]}x{size[1]}")
-        if size != self._video_size:  # a folder may mix sizes; a video cannot
-            picture = cv2.resize(picture, self._video_size, interpolation=cv2.INTER_AREA)
-        self._video.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-
     def _score(self, frame: Frame, scene: Scene, truth: SyntheticFrame, compare: bool) -> None:
         self._scores = self._scores or RegionScores()
-        true_foreground = _resized(truth.foreground, scene.foreground.shape, cv2.INTER_NEAREST_EXACT)
-        true_background = _resized(truth.background, scene.foreground.shape, cv2.INTER_NEAREST_EXACT)
+        true_foreground = _resized(truth.foreground, scene.foreground.shape)
+        true_background = _resized(truth.background, scene.foreground.shape)
         self._scores.add(scene.foreground, scene.background, true_foreground, true_background)
         if compare:
-            panels = {
-                "camera": _resized(frame.image, scene.foreground.shape),
-                "foreground": cv2.merge([scene.foreground * 255] * 3),
-                "inpainted background": colorize(scene.background),
-                "true background": colorize(true_background),
-            }
-            self._write("comparison", frame.name, cv2.cvtColor(side_by_side(panels), cv2.COLOR_RGB2BGR))
+            self.pictures.write_comparison(frame, scene, true_background)
 
 
-def check_folder(folder: Path) -> None:
-    """Accept a folder for results: one that is not there, is empty, or holds those of an earlier run.
-
-    Raises:
-        RecorderError: it holds files that no run of ours has written.
-    """
-    if not folder.is_dir() or not any(folder.iterdir()):
-        return
-    try:
-        ours = json.loads((folder / SUMMARY).read_text(encoding="utf-8")).get("made_by") == "sfi run"
-    except (OSError, ValueError, AttributeError):
-        ours = False
-    if not ours:
-        raise RecorderError(f"{folder} holds other files than results of `sfi run`; name an empty or new folder")
-
-
-def _prepare(folder: Path) -> None:
-    try:
-        check_folder(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in _FOLDERS:
-            shutil.rmtree(folder / name, ignore_errors=True)
-        (folder / SUMMARY).unlink(missing_ok=True)
-    except RecorderError:
-        raise
-    except OSError as error:
-        raise RecorderError(f"{folder} cannot be used for results: {error}") from error
-
-
-def _resized(image: np.ndarray, shape: tuple[int, ...], interpolation: int = cv2.INTER_AREA) -> np.ndarray:
-    if image.shape[:2] == shape[:2]:
-        return image
-    return cv2.resize(image, (shape[1], shape[0]), interpolation=interpolation)
-
-
-def _percentiles(milliseconds: np.ndarray) -> dict[str, float | None]:
-    if len(milliseconds) == 0:
-        return {"p50": None, "p95": None, "max": None}
-    p50, p95 = np.percentile(milliseconds, [50, 95])
-    return {"p50": float(p50), "p95": float(p95), "max": float(milliseconds.max())}
+def _resized(truth: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    return cv2.resize(truth, (shape[1], shape[0]), interpolation=cv2.INTER_NEAREST_EXACT)

@@ -26,8 +26,11 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from sfi_ros.frames.sources import SYNTHETIC, UNSEEN_SEED, Frame, open_source
-from sfi_ros.offline.recorder import SUMMARY, Recorder
+from sfi_ros.files import write_json
+from sfi_ros.frames.sources import SYNTHETIC, UNSEEN_SEED, Frame, Source, open_source
+from sfi_ros.offline.recorder import Recorder
+from sfi_ros.offline.run import MADE_BY, start_anew
+from sfi_ros.offline.summary import SUMMARY
 from sfi_ros.ros.dds import profile_environment
 from sfi_ros.synthetic import SyntheticFrame, SyntheticStreet
 
@@ -78,7 +81,12 @@ def _parser() -> argparse.ArgumentParser:
 def _run(arguments: argparse.Namespace) -> int:
     source = open_source(arguments.source)
     limit = arguments.limit or (SYNTHETIC_FRAMES if source.length is None else 0)
-    recorder = Recorder(arguments.output, arguments.rate or source.rate)
+    start_anew(arguments.output, {"source": str(arguments.source)}, source=arguments.source)
+    with Recorder(arguments.output, arguments.rate or source.rate) as recorder:
+        return _record(arguments, source, limit, recorder)
+
+
+def _record(arguments: argparse.Namespace, source: Source, limit: int, recorder: Recorder) -> int:
     os.environ.update(_environment())  # before rclpy starts, here and in the children
     import rclpy
 
@@ -222,17 +230,19 @@ def _summarize(
     recorder: Recorder, listener: SceneListener, latencies: list[float], source: str, interrupted: bool
 ) -> dict[str, Any]:
     values = {value.key: value.value for value in listener.status.values} if listener.status else {}
-    summary = recorder.close(
-        source=source,
-        interrupted=interrupted,
-        frames_in=listener.frames_in,
-        frames_out=listener.frames_out,
-        every_result_has_the_stamp_of_an_image=listener.stamps_without_image() == 0,
+    recorded = recorder.finish()
+    summary: dict[str, Any] = {
+        "made_by": MADE_BY,
+        "frames": recorded.frames,
+        "source": source,
+        "interrupted": interrupted,
+        "frames_in": listener.frames_in,
+        "frames_out": listener.frames_out,
+        "every_result_has_the_stamp_of_an_image": listener.stamps_without_image() == 0,
         **{name: values.get(name) for name in ("weights", "network", "device", "precision")},
-    )
-    # The recorder times the engine; here results come from another process, and so do its times.
-    for name in ("latency_ms", "stages_ms_p50", "frames_per_second"):
-        del summary[name]
+        "mean_foreground_share": recorded.mean_foreground_share,
+        **recorded.scores,
+    }
     milliseconds = np.array(latencies) * 1e3
     for percent in (50, 95):
         value = float(np.percentile(milliseconds, percent)) if latencies else None
@@ -242,7 +252,7 @@ def _summarize(
             stage: _number(values.get(f"{stage} p{percent} (ms)"))
             for stage in ("transport", "wait", "decode", "inference", "publish")
         }
-    (recorder.folder / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    write_json(recorder.folder / SUMMARY, summary)
     return summary
 
 
