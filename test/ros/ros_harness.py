@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,9 +29,25 @@ from sfi_ros.ros.image_messages import compressed_message, image_message
 from sfi_ros.ros.spinning import spun_by_a_thread, start_ros
 from sfi_ros.ros.wheel_build import python_path
 
-# Two test processes at once, and whoever else is on this machine, each in a domain of their own.
-_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-os.environ["ROS_DOMAIN_ID"] = str(1 + (_WORKER % 2) * 50 + os.getpid() % 50)
+
+def _claim_domain() -> int:
+    """A ROS domain that no other test process on this machine has, of any user or checkout, until this process ends."""
+    for number in range(1, 102):  # the domains whose ports no other program is given
+        path = Path(tempfile.gettempdir(), f"sfi_ros-test-domain-{number}.lock")
+        try:
+            file = os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
+        except PermissionError:  # another user's
+            continue
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(file)
+            continue
+        return number  # the lock lasts as long as the file is open
+    raise RuntimeError("all ROS domains from 1 to 101 are claimed by other test processes")
+
+
+os.environ["ROS_DOMAIN_ID"] = str(_claim_domain())
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 os.environ.update(profile_environment())  # without it, images above half a megabyte get lost
 
