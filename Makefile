@@ -12,7 +12,7 @@ BENCH ?= out/bench
 COMPARE ?=
 UPGRADE ?=
 TESTED := ros,training,export,test
-EXTRAS := $(TESTED),lint
+EXTRAS := $(TESTED),fleet,lint
 
 .PHONY: setup demo test test-lowest lint format bench constraints clean
 
