@@ -141,7 +141,7 @@ def fit(learner: Learner, data: TrainingData, schedule: Schedule, limit: TimeLim
     fabric, run, log = learner.fabric, learner.configuration.run, ScoreLog(folder / SCORES)
     monitored = next(iter(learner.configuration.data.validation)), run.monitor
     loaders = data.validation_loaders(fabric)
-    batches = data.training_batches(fabric, learner.step, schedule.steps)
+    batches = data.training_batches(fabric, learner.step, schedule.steps if limit is None else None)
 
     with StopSignals() as signals, RunProgress(learner.step, is_shown=fabric.is_global_zero) as progress:
 
