@@ -42,12 +42,12 @@ ARGUMENTS = [
 
 
 def generate_launch_description() -> LaunchDescription:
-    """What `ros2 launch` asks for."""
+    """Return what `ros2 launch` asks for."""
     return LaunchDescription([*ARGUMENTS, OpaqueFunction(function=_start)])
 
 
 def _start(context: LaunchContext) -> list[Action]:
-    """What to do, now that the arguments have values; what can be refused is checked before."""
+    """Return what to do, now that the arguments have values; what can be refused is checked before."""
     values = {argument.name: LaunchConfiguration(argument.name).perform(context) for argument in ARGUMENTS}
     rate = launching.number("rate", values["rate"])
     node = IncludeLaunchDescription(

@@ -83,12 +83,12 @@ ARGUMENTS = [
 
 
 def generate_launch_description() -> LaunchDescription:
-    """What `ros2 launch` asks for."""
+    """Return what `ros2 launch` asks for."""
     return LaunchDescription([*ARGUMENTS, OpaqueFunction(function=_start)])
 
 
 def _start(context: LaunchContext) -> list[Action]:
-    """What to do, now that the arguments have values; everything that can be refused is checked before."""
+    """Return what to do, now that the arguments have values; everything that can be refused is checked before."""
     values = {argument.name: LaunchConfiguration(argument.name).perform(context) for argument in ARGUMENTS}
     cameras = launching.camera_nodes(
         namespace=values["namespace"],
@@ -153,7 +153,7 @@ def _dds_profile() -> list[Action]:
 
 
 def _typed(value: str | bool) -> ParameterValue:
-    """A value that launch does not guess the type of: weights may be called 1234."""
+    """Return a value that launch does not guess the type of: weights may be called 1234."""
     return ParameterValue(value, value_type=type(value))
 
 

@@ -382,7 +382,7 @@ def _info(arguments: argparse.Namespace, _: StopSignals) -> int:
 
 
 def _facts(weights: Path) -> dict[str, Any]:
-    """The metadata of a checkpoint or an exported file; loading it proves that the file is whole."""
+    """Return the metadata of a checkpoint or an exported file; loading it proves that the file is whole."""
     if weights.suffix != ".onnx":
         return asdict(checkpoint.load(weights).metadata)
     metadata, record = read_exported(weights)

@@ -40,7 +40,7 @@ class ImageError(SfiError, ValueError):
 
 
 def shown(value: object) -> str:
-    """A value from outside as it may stand in a message: short, on one line, printable."""
+    """Return a value from outside as it may stand in a message: short, on one line, printable."""
     if not isinstance(value, str):
         value = repr(value)
     printable = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in value[:200])

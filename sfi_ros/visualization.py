@@ -27,7 +27,7 @@ def colorize(background: np.ndarray) -> np.ndarray:
 
 
 def classes_of(colors: np.ndarray) -> np.ndarray:
-    """The inverse of `colorize`: RGB (H, W, 3) uint8 -> classes (H, W) uint8; foreign colours give 255."""
+    """Return the inverse of `colorize`: RGB (H, W, 3) uint8 -> classes (H, W) uint8; foreign colours give 255."""
     _check(colors, (3,), "colors")
     classes = np.full(colors.shape[:2], IGNORE, dtype=np.uint8)
     for number, color in enumerate(BACKGROUND_COLORS):

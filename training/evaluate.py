@@ -180,7 +180,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _labels(paths: list[Path]) -> list[str]:
-    """The shortest names that tell the files apart: the file's, or with as many folders as it takes."""
+    """Return the shortest names that tell the files apart: the file's, or with as many folders as it takes."""
     for depth in range(1, max(len(path.parts) for path in paths) + 1):
         labels = ["/".join(path.with_suffix("").parts[-depth:]) for path in paths]
         if len(set(labels)) == len(labels):

@@ -220,7 +220,7 @@ def network_rows(*, given: bool) -> tuple[Row, ...]:
 
 
 def ablation_rows() -> tuple[Row, ...]:
-    """The default recipe, the same with another seed (how much chance there is in a row), and one change in each."""
+    """Return the default recipe, the same with another seed (what chance does to a row), and one change in each."""
     changes = (
         "seed=1",
         "losses.class_weights=null",
@@ -243,7 +243,7 @@ def ablation_rows() -> tuple[Row, ...]:
 
 
 def table(name: str, scale: Scale) -> Table:
-    """The table of that name."""
+    """Return the table of that name."""
     low, high = scale.heights
     one = (f"network.name={scale.single_stage}", *_MPI)
     if name == "table1":
@@ -292,7 +292,7 @@ def _at(height: int, rows: Sequence[Row]) -> tuple[Row, ...]:
 
 
 def configure(wanted: Table, row: Row, scale: Scale, extra: Sequence[str]) -> Configuration:
-    """The configuration of a row.
+    """Return the configuration of a row.
 
     Raises:
         ConfigurationError: a setting is not understood, or the table needs a dataset that was not given.
@@ -339,7 +339,7 @@ def ensure_trained(configuration: Configuration, folder: Path, *, keep_checkpoin
 
 
 def averaged_scores(folder: Path, validation: str, average: int) -> tuple[dict[str, float], int]:
-    """The mean of each score over a run's last validations (nan where there is none), and over how many."""
+    """Return the mean of each score over a run's last validations (nan where there is none), and over how many."""
     rows = [row["scores"][validation] for row in ScoreLog(folder / SCORES).read()[-average:]]
     scores = {}
     for score in SCORE_COLUMNS:
@@ -360,7 +360,7 @@ def untrained_scores(configuration: Configuration) -> dict[str, float]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line; returns the exit status."""
+    """Run the command line; return the exit status."""
     options = _parser().parse_intermixed_args(arguments)
     scale, root = SCALES[options.scale], Path(options.output) / options.scale
     wanted, console = table(options.table, scale), Console()

@@ -90,7 +90,7 @@ ENCODINGS: Final = tuple(_ENCODINGS)
 
 
 def view(message: Any, max_megapixels: float = MAX_MEGAPIXELS) -> np.ndarray:
-    """The pixels of a sensor_msgs/Image where they lie, in the encoding's own channel order.
+    """Return the pixels of a sensor_msgs/Image where they lie, in the encoding's own channel order.
 
     Args:
         message: anything with the fields of sensor_msgs/Image; rclpy's and rosbags' messages both fit.

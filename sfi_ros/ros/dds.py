@@ -18,7 +18,7 @@ def profile_environment() -> dict[str, str]:
 
 
 def chosen_profile() -> str:
-    """What the user has chosen for Fast DDS instead of this package's profile, as NAME=value; "" for nothing."""
+    """Return what the user has chosen for Fast DDS instead of this package's profile, as NAME=value; "" for nothing."""
     for variable in (*VARIABLES, _TRANSPORTS):
         value = os.environ.get(variable, "")
         if value and not _is_ours(value):

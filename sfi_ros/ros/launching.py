@@ -47,14 +47,14 @@ class CameraNode:
         return f"/{self.namespace}/inpaint" if self.namespace else "/inpaint"
 
     def image_topic(self, transport: str) -> str:
-        """The absolute name of the topic that the node subscribes to."""
+        """Return the absolute name of the topic that the node subscribes to."""
         inside = f"/{self.namespace}/{self.image}" if self.namespace else f"/{self.image}"
         topic = self.image if self.image.startswith("/") else inside
         return f"{topic.removesuffix('/compressed')}/compressed" if transport == "compressed" else topic
 
 
 def camera_nodes(*, namespace: str, cameras: str, image: str, camera_info: str) -> list[CameraNode]:
-    """The nodes that these launch arguments ask for: one, or one for each name in `cameras`.
+    """Return the nodes that these launch arguments ask for: one, or one for each name in `cameras`.
 
     Raises:
         OptionError: a name that ROS does not accept, or arguments that exclude each other.
@@ -79,7 +79,7 @@ def camera_nodes(*, namespace: str, cameras: str, image: str, camera_info: str) 
 
 
 def overriding_parameters(arguments: Mapping[str, str]) -> dict[str, Any]:
-    """The parameters that launch arguments override.
+    """Return the parameters that launch arguments override.
 
     Args:
         arguments: values of `OVERRIDES`.
@@ -101,7 +101,7 @@ def overriding_parameters(arguments: Mapping[str, str]) -> dict[str, Any]:
 
 
 def number(name: str, text: str) -> float:
-    """The value of a launch argument that is a number.
+    """Return the value of a launch argument that is a number.
 
     Raises:
         OptionError: it is none.

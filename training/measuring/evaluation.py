@@ -217,7 +217,7 @@ def without_nan(value: Any) -> Any:
 
 
 def comparison_rows(evaluations: list[Evaluation]) -> tuple[list[str], list[list[str]]]:
-    """The comparison table: column titles, and one row of formatted cells for each evaluation."""
+    """Return the comparison table: column titles, and one row of formatted cells for each evaluation."""
     titles = ["weights", "network", "foreground-region mIoU", *[f"  {name}" for name in BACKGROUND_CLASSES]]
     titles += ["all-region mIoU", *[f"  {name}" for name in BACKGROUND_CLASSES]]
     titles += ["foreground-mask IoU", "  precision", "  recall", "calibration error", "ms per image"]

@@ -66,7 +66,7 @@ def check(data: bytes) -> OpenCvFile:
 
 
 def _marker(data: bytes, at: int) -> tuple[int, int]:
-    """The marker at a place, and the place behind it."""
+    """Return the marker at a place, and the place behind it."""
     if at < len(data) and data[at] != 0xFF:
         raise ImageError(f"JPEG is damaged: no marker at byte {at}")
     while at < len(data) and data[at] == 0xFF:  # fill bytes

@@ -107,7 +107,7 @@ def _holds(piece: bytes, size: int, compression: int) -> bool:
 
 
 def _directory(data: bytes) -> dict[int, tuple[int, ...]]:
-    """The whole numbers of the first directory by tag."""
+    """Return the whole numbers of the first directory by tag."""
     order = "<" if data[:2] == b"II" else ">"
     tags: dict[int, tuple[int, ...]] = {}
     try:

@@ -128,7 +128,7 @@ class Cityscapes(Dataset[Sample]):
         self.photos, self.manual = list(annotated), list(annotated.values())
 
     def _read_manual(self, path: Path, size: tuple[int, int]) -> Tensor:
-        """The true background; it may have another size than the photo, since both are stretched to `size`."""
+        """Return the true background; it may have another size than the photo, since both are stretched to `size`."""
         truth = read_labels(path)
         require_known_ids(truth, path, MANUAL_IDS, MANUAL_REMEDY)
         return resize_labels(truth, size)
