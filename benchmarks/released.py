@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from sfi_ros.inference import Scene
 from sfi_ros.inference.scene import Timing
@@ -26,21 +26,30 @@ from sfi_ros.network.sfi_net import SFINet
 NAME = "paper-resnet18"
 
 
-class LiteralSFINet(SFINet):
-    """The single-stage network with the paper's loop in place of the fast max-pooling as inpainting."""
+class LiteralFill(nn.Module):
+    """The paper's loop in place of the fast max-pooling as inpainting.
 
-    @classmethod
-    def of(cls, network: SceneNetwork) -> LiteralSFINet:
-        """Return the same parts, weights included."""
-        parts = {name: getattr(network, name) for name in ("early", "late", "foreground", "decoder")}
-        return cls(network.name, network.options, **parts).train(network.training)
+    Args:
+        boundary: see `mpi.max_pool_inpaint`.
+    """
 
-    def _fill(self, features: Tensor, mask: Tensor) -> Tensor:
+    def __init__(self, boundary: mpi.Boundary):
+        super().__init__()
+        self.boundary = boundary
+
+    def forward(self, features: Tensor, mask: Tensor) -> Tensor:
         """`mpi.max_pool_inpaint` with `mpi.algorithm_1`."""
         sampled = mpi.sample_mask(mask, features)
         dilated = mpi.dilate(sampled)
-        region = dilated if self.options.boundary == "dilated" else sampled
+        region = dilated if self.boundary == "dilated" else sampled
         return torch.where(region, mpi.algorithm_1(features.detach(), dilated), features)  # no gradient, as released
+
+
+def with_literal_fill(network: SceneNetwork) -> SFINet:
+    """Return the same parts, weights included, with the paper's loop between them."""
+    parts = {name: getattr(network, name) for name in ("early", "late", "foreground", "decoder")}
+    fill = LiteralFill(network.options.boundary)
+    return SFINet(network.name, network.options, **parts, fill=fill).train(network.training)
 
 
 class ReleasedEngine:
@@ -55,7 +64,7 @@ class ReleasedEngine:
     def __init__(self, weights: Path, *, device: str = "cpu", input_height: int = 256):
         self.device, self.dtype, self.backend = torch.device(device), torch.float32, "eager, literal MPI"
         self.input_height = input_height
-        self.network = LiteralSFINet.of(checkpoint.load(weights).network).to(self.device)
+        self.network = with_literal_fill(checkpoint.load(weights).network).to(self.device)
 
     @torch.inference_mode()
     def __call__(self, images: Sequence[np.ndarray]) -> list[Scene]:

@@ -32,7 +32,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from benchmarks import tables
-from benchmarks.released import LiteralSFINet
+from benchmarks.released import with_literal_fill
 from sfi_ros.network.preprocessing import normalize
 from sfi_ros.synthetic import SyntheticStreet
 from training.configuration import Configuration, load
@@ -153,7 +153,7 @@ def released_loop(configuration: Configuration, stopwatch: Stopwatch, warmup: in
     sampler = StepBatches(batch_size, processes=1, rank=0, first_step=0, last_step=warmup + steps)
     loader = DataLoader(data.training_set, batch_sampler=sampler, collate_fn=stack, num_workers=automatic_workers(1))
     network = build_network(configuration.network).to(memory_format=torch.contiguous_format)
-    network = LiteralSFINet.of(network).to(device).train()
+    network = with_literal_fill(network).to(device).train()
     optimizer = build_optimizer(network, configuration.optimizer)
     for step, batch in enumerate(stopwatch.timed(loader), start=1):
         batch = batch.to(device)

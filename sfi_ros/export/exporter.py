@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
 from sfi_ros.errors import OptionError, SfiError, UnavailableError
-from sfi_ros.export.traceable import Size, TraceableNetwork
+from sfi_ros.export.traceable import TraceableNetwork
 from sfi_ros.inference.onnx_file import parse_onnx
 from sfi_ros.inference.onnx_network import EXPORT_KEY, METADATA_KEY, ExportRecord, OnnxNetwork, read_exported
 from sfi_ros.network import checkpoint
@@ -45,6 +45,7 @@ OPSET: Final = 18
 """Of ONNX's operators: enough for this network, and old enough for ONNX Runtime 1.18 and TensorRT 10."""
 
 Runner = Callable[[Tensor], SceneLogits]
+Size = tuple[int, int]
 
 
 class ExportError(SfiError, RuntimeError):

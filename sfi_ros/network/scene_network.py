@@ -2,11 +2,55 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from sfi_ros.network.backbones import LoadReport
 from sfi_ros.network.decoders import LightDecoder, PyramidDecoder
+from sfi_ros.network.mpi import max_pool_inpaint, zero_fill
 from sfi_ros.network.outputs import NetworkOptions, SceneLogits
+from sfi_ros.network.preprocessing import pad_to_multiple
+
+Size = tuple[int, int] | torch.Size
+
+
+class Fill(nn.Module):
+    """Replaces the features of the foreground, as the options say.
+
+    Args:
+        options: of the network.
+        longest: see `mpi.max_pool_inpaint`.
+    """
+
+    def __init__(self, options: NetworkOptions, longest: int | None = None):
+        super().__init__()
+        self.options, self.longest = options, longest
+
+    def forward(self, features: Tensor, mask: Tensor) -> Tensor:
+        """Features (N, C, h, w) and a mask (N, 1, H, W) of any size -> features without foreground."""
+        if self.options.fill == "zero":
+            return zero_fill(features, mask, boundary=self.options.boundary)
+        return max_pool_inpaint(features, mask, boundary=self.options.boundary, longest=self.longest)
+
+
+class Border(nn.Module):
+    """Pads images to sides that the strides of a network divide, and crops its results.
+
+    Args:
+        multiple: what both sides become multiples of.
+    """
+
+    def __init__(self, multiple: int):
+        super().__init__()
+        self.multiple = multiple
+
+    def pad(self, planes: Tensor) -> Tensor:
+        """Repeat the bottom and right border of (N, C, H, W) until the sides are multiples."""
+        return pad_to_multiple(planes, self.multiple)
+
+    def crop(self, planes: Tensor, size: Size) -> Tensor:
+        """The first `size` = (height, width) rows and columns."""
+        return planes[..., : size[0], : size[1]]
 
 
 class SceneNetwork(nn.Module):
@@ -20,6 +64,8 @@ class SceneNetwork(nn.Module):
         foreground: branch that maps (image, stem, early features) to foreground logits at the image's size.
         decoder: maps (early features, late features, size) to background logits of that size.
         reports: what the initialisation from ImageNet weights loaded.
+        fill: what replaces the features of the foreground; None for `Fill`.
+        border: what pads and crops; None for `Border`.
     """
 
     def __init__(
@@ -32,11 +78,15 @@ class SceneNetwork(nn.Module):
         foreground: nn.Module,
         decoder: PyramidDecoder | LightDecoder,
         reports: tuple[LoadReport, ...] = (),
+        fill: nn.Module | None = None,
+        border: Border | None = None,
     ):
         super().__init__()
         self.name, self.options, self.reports = name, options, reports
         self.early, self.late = early, late
         self.foreground, self.decoder = foreground, decoder
+        self.fill = Fill(options) if fill is None else fill
+        self.border = Border(decoder.multiple) if border is None else border
 
     def forward(
         self, images: Tensor, given_foreground: Tensor | None = None, fake_foreground: Tensor | None = None

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from sfi_ros.network.mpi import max_pool_inpaint, zero_fill
 from sfi_ros.network.outputs import SceneLogits
-from sfi_ros.network.preprocessing import pad_to_multiple
 from sfi_ros.network.scene_network import SceneNetwork, mask_to_fill
 
 
@@ -18,29 +16,23 @@ class SFINet(SceneNetwork):
     ) -> SceneLogits:
         """See `SceneNetwork.forward`."""
         self._check(images, given_foreground, fake_foreground)
-        height, width = images.shape[-2:]
-        image = pad_to_multiple(images, self.decoder.multiple)
+        size = images.shape[-2:]
+        image = self.border.pad(images)
         stem, early = self.early(image)
-        foreground = self.foreground(image, stem, early)[..., :height, :width]
-        mask = mask_to_fill(foreground, given_foreground, fake_foreground)
-        mask = pad_to_multiple(mask, self.decoder.multiple)
+        foreground = self.border.crop(self.foreground(image, stem, early), size)
+        mask = self.border.pad(mask_to_fill(foreground, given_foreground, fake_foreground))
 
         position = self.options.mpi_position
         if position == "image":
-            early = self.early(self._fill(image, mask))[1]
+            early = self.early(self.fill(image, mask))[1]
         elif position == "block2":
-            early = self._fill(early, mask)
+            early = self.fill(early, mask)
         late = self.late(early)
         if position == "block4":
-            late = tuple(self._fill(features, mask) for features in late)
+            late = tuple(self.fill(features, mask) for features in late)
             if self.decoder.joins_early:  # or the decoder would see past the mask
-                early = self._fill(early, mask)
+                early = self.fill(early, mask)
         background = self.decoder(early, late, image.shape[-2:])
         if position == "logits":
-            background = self._fill(background, mask)
-        return SceneLogits(background[..., :height, :width], foreground)
-
-    def _fill(self, features: Tensor, mask: Tensor) -> Tensor:
-        if self.options.fill == "zero":
-            return zero_fill(features, mask, boundary=self.options.boundary)
-        return max_pool_inpaint(features, mask, boundary=self.options.boundary)
+            background = self.fill(background, mask)
+        return SceneLogits(self.border.crop(background, size), foreground)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from torch import Tensor
 
 from sfi_ros.network.outputs import SceneLogits
-from sfi_ros.network.preprocessing import pad_to_multiple
 from sfi_ros.network.scene_network import SceneNetwork, mask_to_fill
 
 
@@ -21,11 +20,10 @@ class TwoStageNet(SceneNetwork):
     ) -> SceneLogits:
         """See `SceneNetwork.forward`. Zero, the colour of the hole, is the mean colour of normalised images."""
         self._check(images, given_foreground, fake_foreground)
-        height, width = images.shape[-2:]
-        image = pad_to_multiple(images, self.decoder.multiple)
-        foreground = self.foreground(image, image, image)[..., :height, :width]
-        mask = mask_to_fill(foreground, given_foreground, fake_foreground)
-        holed = image * (1 - pad_to_multiple(mask, self.decoder.multiple))
-        early = self.early(holed)[1]
+        size = images.shape[-2:]
+        image = self.border.pad(images)
+        foreground = self.border.crop(self.foreground(image, image, image), size)
+        mask = self.border.pad(mask_to_fill(foreground, given_foreground, fake_foreground))
+        early = self.early(image * (1 - mask))[1]
         background = self.decoder(early, self.late(early), image.shape[-2:])
-        return SceneLogits(background[..., :height, :width], foreground)
+        return SceneLogits(self.border.crop(background, size), foreground)

@@ -23,6 +23,7 @@ from sfi_ros.inference.device import possible_precisions
 from sfi_ros.inference.processor import this_processor
 from sfi_ros.network import checkpoint, zoo
 from sfi_ros.network.preprocessing import normalize
+from sfi_ros.network.scene_network import Fill
 
 
 @pytest.fixture(scope="module")
@@ -110,13 +111,13 @@ def test_the_literal_network_equals_that_of_the_zoo(boundary, weights, frames):
     filled: list[torch.Tensor] = []  # what the late encoder, which both share, reads
     network.late.register_forward_pre_hook(lambda _, inputs: filled.append(inputs[0]))
     with torch.inference_mode():
-        fast, literal = network(images), released.LiteralSFINet.of(network)(images)
+        fast, literal = network(images), released.with_literal_fill(network)(images)
     assert 0.05 < (literal.foreground > 0).float().mean() < 0.6
     assert torch.equal(literal.foreground, fast.foreground)
     assert torch.equal(filled[0], filled[1])
     # Its memory lies otherwise, so that the convolutions behind it round otherwise.
     torch.testing.assert_close(literal.background, fast.background, rtol=1e-4, atol=1e-4)
-    network.options = replace(network.options, fill="zero")
+    network.fill = Fill(replace(network.options, fill="zero"))
     with torch.inference_mode():
         assert not torch.allclose(network(images).background, literal.background, rtol=1e-2, atol=1e-2)
 

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from benchmarks import mpi as benchmark
 from sfi_ros.network import mpi
 from sfi_ros.network.mpi import operator
+from sfi_ros.network.mpi.edges import fill_by_edges
 from sfi_ros.network.mpi.rings import fill_by_rings
-from sfi_ros.network.mpi.windows import fill_by_windows
 
-FILLS = {"rings": fill_by_rings, "windows": fill_by_windows}
+FILLS = {"rings": fill_by_rings, "edges": fill_by_edges}
 
 
 def reference(features: Tensor, foreground: Tensor, boundary: str = "dilated", detach: bool = True) -> Tensor:
@@ -291,7 +291,7 @@ def test_gpu_without_triton_falls_back_with_one_warning(monkeypatch, caplog):
     try:
         with caplog.at_level(logging.WARNING):
             for _ in range(2):
-                assert operator._gpu_implementation(torch.device("cpu"), torch.float16) is fill_by_windows
+                assert operator._gpu_implementation(torch.device("cpu"), torch.float16) is fill_by_edges
     finally:
         operator._gpu_implementation.cache_clear()
     (record,) = caplog.records
@@ -308,7 +308,7 @@ def test_golden_outputs_of_the_released_code():
     assert torch.equal(patch, torch.from_numpy(golden["patch"]))
     inpainted = torch.from_numpy(golden["inpainted"])
     assert torch.equal(mpi.max_pool_inpaint(features, foreground, boundary="raw"), inpainted)
-    assert torch.equal(filled(fill_by_windows, features, foreground, "raw"), inpainted)
+    assert torch.equal(filled(fill_by_edges, features, foreground, "raw"), inpainted)
 
 
 def test_benchmark_checks_before_it_times(monkeypatch, tmp_path):

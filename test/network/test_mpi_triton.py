@@ -20,7 +20,7 @@ from torch import Tensor
 
 from sfi_ros.network import mpi
 from sfi_ros.network.mpi import operator
-from sfi_ros.network.mpi.windows import fill_by_windows
+from sfi_ros.network.mpi.edges import fill_by_edges
 
 ROOT = Path(__file__).resolve().parents[2]
 HAS_TRITON = importlib.util.find_spec("triton") is not None
@@ -218,7 +218,7 @@ def test_never_waits_for_the_gpu(dtype):
     try:
         result = mpi.max_pool_inpaint(features, mask)
         result.sum().backward()
-        fallback = fill_by_windows(features, mask, True)
+        fallback = fill_by_edges(features, mask, True)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert torch.equal(result, reference(features, mask))

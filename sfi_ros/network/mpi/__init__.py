@@ -11,8 +11,8 @@ Four implementations of that one function, equal in every value:
 * `rings.fill_by_rings`, for CPUs: visits each foreground pixel once, nearest ring first, so that its cost follows
   the foreground's area and not the image's;
 * `triton_fill.fill_on_gpu`, for GPUs: a fixed sequence of Triton kernels;
-* `windows.fill_by_windows`, for exported files, for gradients that reach the background, and for devices without one
-  of the others: a fixed number of tensor operations, logarithmic in the image's size.
+* `edges.fill_by_edges`, for exported files, for gradients that reach the background, and for devices without one of
+  the others: a fixed number of tensor operations, logarithmic in the image's size.
 
 Only the second looks at a value of the mask on the host. The second and third are one operator of PyTorch's,
 `sfi_ros::max_pool_inpaint` (`operator.py`), which `torch.compile` and CUDA graphs take as it is.
@@ -25,10 +25,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from sfi_ros.network.mpi.edges import distance_to_background, fill_by_edges
 from sfi_ros.network.mpi.inputs import dilate, region_to_fill, sample_mask
 from sfi_ros.network.mpi.literal import algorithm_1
 from sfi_ros.network.mpi.operator import inpaint
-from sfi_ros.network.mpi.windows import distance_to_background, fill_by_windows
 
 __all__ = [
     "BOUNDARIES",
@@ -46,7 +46,12 @@ BOUNDARIES: tuple[Boundary, ...] = ("dilated", "raw")
 
 
 def max_pool_inpaint(
-    features: Tensor, foreground: Tensor, *, boundary: Boundary = "dilated", detach: bool = True
+    features: Tensor,
+    foreground: Tensor,
+    *,
+    boundary: Boundary = "dilated",
+    detach: bool = True,
+    longest: int | None = None,
 ) -> Tensor:
     """Replace the features of the foreground by those of the nearest background (paper, section III-B).
 
@@ -59,6 +64,7 @@ def max_pool_inpaint(
             its own features, though these are never copied inwards.
         detach: whether gradients stop at the filled features (as in the released code). The features that are kept
             carry theirs either way.
+        longest: at least h and w, where a graph for images of any size is traced; None elsewhere.
 
     Returns:
         (N, C, h, w), of the dtype of `features`. An image without any background is zero where it is filled.
@@ -69,8 +75,8 @@ def max_pool_inpaint(
     mask = sample_mask(foreground, features)
     fill_ring = _fills_ring(boundary)
     source_gets_gradient = not detach and features.requires_grad and torch.is_grad_enabled()
-    if source_gets_gradient or _is_exporting():
-        return fill_by_windows(features, mask, fill_ring, detach=detach)
+    if source_gets_gradient or longest is not None or _is_exporting():
+        return fill_by_edges(features, mask, fill_ring, detach=detach, longest=longest)
     return inpaint(features, mask, fill_ring)
 
 

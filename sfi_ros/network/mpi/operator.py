@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sfi_ros.network.mpi.edges import fill_by_edges
 from sfi_ros.network.mpi.inputs import memory_format, region_to_fill
 from sfi_ros.network.mpi.rings import fill_by_rings
-from sfi_ros.network.mpi.windows import fill_by_windows
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ def inpaint(features: Tensor, mask: Tensor, fill_ring: bool) -> Tensor:
     Returns:
         (N, C, h, w) of the same dtype; channels last where the features are, else contiguous.
     """
-    return fill_by_windows(features, mask, fill_ring)  # on devices that have no own implementation below
+    return fill_by_edges(features, mask, fill_ring)  # on devices that have no own implementation below
 
 
 inpaint.register_kernel("cpu")(fill_by_rings)
@@ -40,7 +40,7 @@ inpaint.register_kernel("cpu")(fill_by_rings)
 @inpaint.register_kernel("cuda")
 def _(features: Tensor, mask: Tensor, fill_ring: bool) -> Tensor:
     has_kernel = features.dtype in (torch.float32, torch.float16, torch.bfloat16)
-    fill = _gpu_implementation(features.device, features.dtype) if has_kernel else fill_by_windows
+    fill = _gpu_implementation(features.device, features.dtype) if has_kernel else fill_by_edges
     return fill(features, mask, fill_ring)
 
 
@@ -63,7 +63,7 @@ def _gpu_implementation(device: torch.device, dtype: torch.dtype) -> Callable[[T
             device,
             error,
         )
-        return fill_by_windows
+        return fill_by_edges
     return fill_on_gpu
 
 
