@@ -16,6 +16,9 @@ BACKGROUND_CLASSES: Final = ("road", "sidewalk", "other")
 IGNORE: Final = 255
 """Value of pixels without a (known) background class in targets and ground truth."""
 
+FOREGROUND_THRESHOLD: Final = 0.5
+"""Probability above which a pixel is foreground: always where a network inpaints, elsewhere unless asked otherwise."""
+
 FOREGROUND_IDS: Final = tuple(range(24, 34))
 """The Cityscapes categories *human* (24, 25) and *vehicle* (26-33)."""
 

@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from sfi_ros.inference.decision import decide_on_host
-from sfi_ros.inference.probabilities import to_probabilities
 from sfi_ros.inference.scene import Scene, Timing
-from sfi_ros.network.outputs import SceneLogits
+from sfi_ros.network.outputs import SceneLogits, to_probabilities
 from sfi_ros.network.preprocessing import network_size, resize_images
 
 NetworkRunner = Callable[[Tensor], SceneLogits]

@@ -22,10 +22,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sfi_ros.classes import FOREGROUND_THRESHOLD
 from sfi_ros.inference.decision import decide_on_device
-from sfi_ros.inference.probabilities import to_probabilities
 from sfi_ros.inference.scene import Scene, Timing
-from sfi_ros.network.outputs import SceneLogits
+from sfi_ros.network.outputs import SceneLogits, to_probabilities
 from sfi_ros.network.preprocessing import network_size, resize_images
 
 KEPT_GRAPHS: Final = 8
@@ -152,8 +152,8 @@ class _Graph:
         self._stream = torch.cuda.Stream(device)
         self._upload = torch.empty(shape, dtype=torch.uint8, pin_memory=True)
         self._images = torch.zeros(shape, dtype=torch.uint8, device=device)
-        self._host_threshold = torch.full((), 0.5, pin_memory=True)
-        self._threshold = torch.full((), 0.5, device=device)
+        self._host_threshold = torch.full((), FOREGROUND_THRESHOLD, pin_memory=True)
+        self._threshold = torch.full((), FOREGROUND_THRESHOLD, device=device)
         self._graph = torch.cuda.CUDAGraph()
         self._download = torch.empty(0, dtype=torch.uint8)
         with _CAPTURING, torch.cuda.stream(self._stream), cudnn_tries_its_algorithms():

@@ -10,6 +10,7 @@ from typing import Literal, overload
 import numpy as np
 import torch
 
+from sfi_ros.classes import FOREGROUND_THRESHOLD
 from sfi_ros.errors import ImageError, OptionError
 from sfi_ros.inference.backends import Model, open_model
 from sfi_ros.inference.images import check_image
@@ -52,7 +53,7 @@ class InferenceEngine:
         *,
         input_height: int | None = None,
         output_size: OutputSize = "input",
-        foreground_threshold: float = 0.5,
+        foreground_threshold: float = FOREGROUND_THRESHOLD,
     ):
         if output_size not in OUTPUT_SIZES:
             raise OptionError(f"output_size must be 'input' or 'network'; got {output_size!r}")
@@ -80,7 +81,7 @@ class InferenceEngine:
         threads: int | None = None,
         input_height: int | None = None,
         output_size: OutputSize = "input",
-        foreground_threshold: float = 0.5,
+        foreground_threshold: float = FOREGROUND_THRESHOLD,
     ) -> InferenceEngine:
         """Load a checkpoint or an exported network, by default the weights that ship.
 

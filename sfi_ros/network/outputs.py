@@ -35,6 +35,18 @@ class SceneLogits:
 torch.export.register_dataclass(SceneLogits)
 
 
+def to_probabilities(logits: SceneLogits) -> Tensor:
+    """From logits to probabilities, for the engine's pipelines and for evaluation.
+
+    Several foreground classes count as their union, as they do where the network fills them: the most likely one.
+
+    Returns:
+        (N, 4, H, W) float32: of being foreground, and of the background being road, sidewalk, other.
+    """
+    objects = logits.foreground.float().sigmoid().amax(1, keepdim=True)
+    return torch.cat([objects, logits.background.float().softmax(1)], 1)
+
+
 @dataclass(frozen=True)
 class NetworkOptions:
     """What may vary within one architecture.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from sfi_ros.classes import FOREGROUND_THRESHOLD
 from sfi_ros.network.backbones import LoadReport
 from sfi_ros.network.decoders import LightDecoder, PyramidDecoder
 from sfi_ros.network.mpi import max_pool_inpaint, zero_fill
@@ -127,11 +128,14 @@ class SceneNetwork(nn.Module):
 
 
 def mask_to_fill(logits: Tensor, given_foreground: Tensor | None, fake_foreground: Tensor | None) -> Tensor:
-    """The mask that is filled: (N, 1, H, W), 0 or 1, like `logits`. Several foreground classes count as their union."""
+    """The mask that is filled: (N, 1, H, W), 0 or 1, like `logits`. Several foreground classes count as their union.
+
+    A logit above zero is a probability above one half, which `FOREGROUND_THRESHOLD` is.
+    """
     if given_foreground is None:
         mask = logits.detach().amax(1, keepdim=True) > 0
     else:
-        mask = given_foreground.to(logits.dtype) > 0.5
+        mask = given_foreground.to(logits.dtype) > FOREGROUND_THRESHOLD
     if fake_foreground is not None:
-        mask = mask | (fake_foreground.to(logits.dtype) > 0.5)
+        mask = mask | (fake_foreground.to(logits.dtype) > FOREGROUND_THRESHOLD)
     return mask.to(logits.dtype)

@@ -13,7 +13,7 @@ from lightning.fabric.loggers import TensorBoardLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from sfi_ros.classes import BACKGROUND_CLASSES
+from sfi_ros.classes import BACKGROUND_CLASSES, FOREGROUND_THRESHOLD
 from sfi_ros.network.outputs import SceneLogits
 from sfi_ros.network.preprocessing import normalize
 from sfi_ros.network.scene_network import SceneNetwork
@@ -21,7 +21,7 @@ from sfi_ros.visualization import colorize
 from training.configuration import ConfigurationError, RunConfig, closest
 from training.data.label_check import census
 from training.data.sample import Batch, Sample
-from training.measuring.metrics import FOREGROUND_THRESHOLD, SceneMetrics
+from training.measuring.metrics import SceneMetrics
 
 SCORE_NAMES: Final = (
     *(f"{region}_miou" for region in ("all_region", "foreground_region")),

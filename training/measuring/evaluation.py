@@ -15,13 +15,15 @@ from rich.progress import track
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from sfi_ros.classes import BACKGROUND_CLASSES
+from sfi_ros import options
+from sfi_ros.classes import BACKGROUND_CLASSES, FOREGROUND_THRESHOLD
+from sfi_ros.network.outputs import to_probabilities
 from sfi_ros.network.preprocessing import normalize
 from sfi_ros.scores import confusion_matrix
 from training.data.sample import Batch, Sample, collate
-from training.measuring.metrics import FOREGROUND_THRESHOLD, SceneAnalysis, SceneMetrics, background_scores
+from training.measuring.metrics import SceneAnalysis, SceneMetrics, background_scores
 
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+PRECISIONS = {name: getattr(torch, name) for name in options.PRECISIONS if name != "auto"}
 
 
 @dataclass
@@ -97,9 +99,8 @@ class Runner:
             logits = self.network(images, given_foreground=given)
         self._wait()
         seconds = time.perf_counter() - start
-        # Several foreground classes count as their union, as they do where the network fills them.
-        foreground = logits.foreground.float().amax(1, keepdim=True).sigmoid()
-        return foreground, logits.background.float().softmax(1), seconds
+        probabilities = to_probabilities(logits)
+        return probabilities[:, :1], probabilities[:, 1:], seconds
 
     def _wait(self) -> None:
         if self.device.type == "cuda":

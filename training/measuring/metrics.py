@@ -24,12 +24,11 @@ from torch.nn import functional
 from torchmetrics import Metric
 from torchmetrics.classification import BinaryConfusionMatrix, MulticlassConfusionMatrix
 
-from sfi_ros.classes import BACKGROUND_CLASSES, IGNORE
+from sfi_ros.classes import BACKGROUND_CLASSES, FOREGROUND_THRESHOLD, IGNORE
 from sfi_ros.scores import class_iou, mean_iou
 from training.data.sample import Batch
 
 CLASSES = len(BACKGROUND_CLASSES)
-FOREGROUND_THRESHOLD = 0.5
 DISTANCE_EDGES = (1, 3, 5, 9, 17, 33)
 """First distance of each bin, in pixels from the object's border at network resolution."""
 SIZE_EDGES = (0.0, 0.001, 0.004, 0.016, 0.064)

@@ -16,11 +16,16 @@ import jinja2
 import numpy as np
 from torch.utils.data import Dataset
 
-from sfi_ros.classes import BACKGROUND_CLASSES, BACKGROUND_COLORS, FOREGROUND_COLOR, IGNORE_COLOR
+from sfi_ros.classes import (
+    BACKGROUND_CLASSES,
+    BACKGROUND_COLORS,
+    FOREGROUND_COLOR,
+    FOREGROUND_THRESHOLD,
+    IGNORE_COLOR,
+)
 from sfi_ros.visualization import colorize
 from training.data.sample import Sample, collate
 from training.measuring.evaluation import Evaluation, ImageScore, Runner, comparison_rows
-from training.measuring.metrics import FOREGROUND_THRESHOLD
 from training.measuring.pictures import (
     RIGHT_COLOR,
     WRONG_COLOR,

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sfi_ros.classes import FOREGROUND_THRESHOLD
+
 
 def sample_mask(foreground: Tensor, features: Tensor) -> Tensor:
     """Bring a foreground probability or mask to the size of `features` by nearest sampling; > 0.5 is foreground.
@@ -29,7 +31,7 @@ def sample_mask(foreground: Tensor, features: Tensor) -> Tensor:
             f"foreground must be (N, 1, H, W) with N = {features.shape[0]} as in features; "
             f"got {tuple(foreground.shape)}"
         )
-    mask = foreground if foreground.dtype == torch.bool else foreground > 0.5
+    mask = foreground if foreground.dtype == torch.bool else foreground > FOREGROUND_THRESHOLD
     if mask.shape[-2:] == features.shape[-2:]:
         return mask
     # Interpolation has no kernel for bool; for uint8 it has one on every device.
