@@ -58,12 +58,12 @@ compile = UV_CUSTOM_COMPILE_COMMAND='make constraints' $(UV) pip compile --quiet
 constraints: | $(UV)
 	$(compile) --all-extras --universal --python-version 3.10 $(if $(UPGRADE),--upgrade) -o constraints.txt
 	rm -f constraints-lowest.txt
-	$(compile) --extra $(TESTED) --resolution lowest-direct --python-version 3.11 \
+	$(compile) --extra $(TESTED) --resolution lowest-direct --python-version 3.10 \
 		--python-platform x86_64-manylinux_2_28 -o constraints-lowest.txt
 
 # The tests with the lowest versions that pyproject.toml allows, in an environment of its own.
 test-lowest:
-	$(MAKE) test VENV=build/lowest CONSTRAINTS=constraints-lowest.txt EXTRAS=$(TESTED) PYTHON=python3.11
+	$(MAKE) test VENV=build/lowest CONSTRAINTS=constraints-lowest.txt EXTRAS=$(TESTED) PYTHON=python3.10
 
 $(UV):
 	$(PYTHON) -m pip install -qq --target build/uv uv

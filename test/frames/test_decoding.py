@@ -202,9 +202,8 @@ def header_of(kind: str, width: int, height: int) -> bytes:
         data[at : at + 4] = struct.pack("<HH", width, height)
         return bytes(data)
     if kind == "tiff":
-        data = bytearray(
-            encoded(".tiff", picture(), cv2.IMWRITE_TIFF_COMPRESSION, 5, cv2.IMWRITE_TIFF_ROWSPERSTRIP, 2**16)
-        )
+        rows_per_strip = 278  # a tag's number, which OpenCV takes as a parameter; only newer ones have a name for it
+        data = bytearray(encoded(".tiff", picture(), cv2.IMWRITE_TIFF_COMPRESSION, 5, rows_per_strip, 2**16))
         for tag, value in ((256, width), (257, height), (278, height)):
             at = data.index(struct.pack("<HH", tag, 3), struct.unpack_from("<I", data, 4)[0])
             data[at + 2 : at + 12] = struct.pack("<HII", 4, 1, value)

@@ -249,7 +249,7 @@ def take_step(learner: Learner, batch: TrainingExample, factor: float) -> Tensor
 
 def seed_dropout(seed: int, step: int, part: int, rank: int) -> None:
     """Make what dropout drops a function of the step."""
-    torch.manual_seed(int(np.random.SeedSequence((seed, step, part, rank)).generate_state(1, np.uint64)[0] >> 1))
+    torch.manual_seed(int(np.random.SeedSequence((seed, step, part, rank)).generate_state(1, np.uint64)[0]) >> 1)
 
 
 def log_step(learner: Learner, numbers: Tensor) -> None:
