@@ -146,7 +146,7 @@ def test_untrained_traceable_network_equals_the_network(name):
 def with_bias(path: Path, bias: float, to: Path) -> Path:
     """A copy of an exported file whose foreground logits are higher by `bias`."""
     proto = onnx.load(path)
-    (tensor,) = [t for t in proto.graph.initializer if t.name.endswith("foreground.branch.classifier.bias")]
+    (tensor,) = [t for t in proto.graph.initializer if t.name.endswith("foreground.classifier.bias")]
     tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor) + np.float32(bias), tensor.name))
     digest = parse_onnx(proto.SerializeToString()).graph_sha256
     for text in proto.metadata_props:
