@@ -208,7 +208,7 @@ class _Plan:
         return cls(replace(loaded, metadata=replace(loaded.metadata, input_height=height)), record)
 
     def texts(self, graph_sha256: str = "") -> dict[str, str]:
-        """What the file says about itself."""
+        """Return what the file says about itself."""
         record = replace(self.record, graph_sha256=graph_sha256)
         return {METADATA_KEY: to_json(self.loaded.metadata), EXPORT_KEY: to_json(record)}
 
@@ -285,12 +285,12 @@ def _difference(run: Runner, loaded: Checkpoint, images: Tensor) -> float:
 
 
 def _largest(numbers: Iterable[float]) -> float:
-    """The largest, or NaN where there is one: Python's max would lose it."""
+    """Return the largest, or NaN where there is one: Python's max would lose it."""
     return float(np.max(list(numbers)))
 
 
 def _labelled(proto: Any, plan: _Plan) -> bytes:
-    """The file's bytes, with our metadata, and the axes of what goes in and out named.
+    """Return the file's bytes, with our metadata, and the axes of what goes in and out named.
 
     What the exporter notes at every node (paths of source files among it) is left out.
     """

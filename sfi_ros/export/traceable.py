@@ -92,12 +92,12 @@ class CellAverages(nn.Module):
 
 
 def round_up(side: int, multiple: int) -> int:
-    """The next multiple. No negative number is divided: ONNX rounds those towards zero, Python downwards."""
+    """Return the next multiple. No negative number is divided: ONNX rounds those towards zero, Python downwards."""
     return (side + multiple - 1) // multiple * multiple
 
 
 def repeat_border(planes: Tensor, valid: Size, size: Size) -> Tensor:
-    """The first `valid` rows and columns of (N, C, h, w), the last of them repeated until there are `size`."""
+    """Return the first `valid` rows and columns of (N, C, h, w), the last of them repeated until there are `size`."""
     for dim, have, want in ((2, valid[0], size[0]), (3, valid[1], size[1])):
         known = all(isinstance(side, int) for side in (have, want, planes.shape[dim]))
         if not (known and have == want == planes.shape[dim]):

@@ -214,7 +214,7 @@ class MobileNetV2Late(nn.Module):
         self.channels = (units[13].out_channels, units[16].out_channels)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Expanded features at stride 8 -> features behind the 96- and the 160-channel units."""
+        """Map expanded features at stride 8 to features behind the 96- and the 160-channel units."""
         block3 = self.block3(features)
         return block3, self.block4(block3)
 
@@ -267,11 +267,11 @@ class LiteUnit(nn.Module):
             self.conv_pw, self.bn2 = project, _lite_norm(out_channels)
 
     def expansion(self) -> nn.Sequential:
-        """The first part of the unit: non-negative, wide, at the stride of its input."""
+        """Return the first part of the unit: non-negative, wide, at the stride of its input."""
         return nn.Sequential(self.conv_pw, self.bn1, nn.ReLU6(inplace=True))
 
     def behind_expansion(self, dilation: int = 1) -> nn.Sequential:
-        """The rest of the unit; with a dilation it keeps its input's size."""
+        """Return the rest of the unit; with a dilation it keeps its input's size."""
         if self.is_expanded:
             norm, project, last = self.bn2, self.conv_pwl, self.bn3
         else:
@@ -285,7 +285,7 @@ class LiteUnit(nn.Module):
         return nn.Sequential(*pad, self.conv_dw, norm, nn.ReLU6(inplace=True), project, last)
 
     def cut(self, dilation: int = 1) -> nn.Module:
-        """The unit as a module that computes."""
+        """Return the unit as a module that computes."""
         parts = [self.expansion()] if self.is_expanded else []
         whole = nn.Sequential(*(part for group in (*parts, self.behind_expansion(dilation)) for part in group))
         return Residual(whole) if self.is_residual else whole
@@ -376,7 +376,7 @@ class LiteLate(nn.Module):
             self.block4 = nn.Sequential(first.cut(), *(unit.cut(dilation=2) for unit in others[:2]))
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Expanded features at stride 8 -> features behind the 112- and the 192-channel units."""
+        """Map expanded features at stride 8 to features behind the 112- and the 192-channel units."""
         block3 = self.block3(features)
         return block3, self.block4(block3)
 

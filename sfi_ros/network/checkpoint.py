@@ -132,7 +132,7 @@ def _metadata(file: TensorFile) -> Metadata:
 
 
 def empty_network(name: str, options: Mapping[str, Any]) -> SceneNetwork:
-    """A network of the zoo without memory for its weights, which `fill` brings.
+    """Return a network of the zoo without memory for its weights, which `fill` brings.
 
     Raises:
         OptionError: an unknown name or option.

@@ -113,7 +113,7 @@ class Metadata:
 
 
 def to_json(value: Any) -> str:
-    """A dataclass such as `Metadata` as the JSON text that `from_json` reads.
+    """Return a dataclass such as `Metadata` as the JSON text that `from_json` reads.
 
     Raises:
         TypeError: it holds what JSON cannot.

@@ -147,7 +147,7 @@ def _why_unreadable(path: Path, error: str) -> str:
 
 
 def _plain_tensors(state: Any, source: str) -> dict[str, Tensor]:
-    """The state dict, its names without DataParallel's prefix."""
+    """Return the state dict, its names without DataParallel's prefix."""
     if not isinstance(state, Mapping):
         raise CheckpointError(f"state_dict_G in {source} is not a dictionary of tensors but a {type(state).__name__}")
     for key, tensor in state.items():
@@ -184,7 +184,7 @@ def _our_name(released: str) -> str:
 
 
 def _their_name(ours: str, network_name: str) -> str:
-    """The released name of one of our parameters, for error messages."""
+    """Return the released name of one of our parameters, for error messages."""
     fore = "feats.convforeout." if network_name.endswith("-shared") else "convfore.convforeout."
     for pattern, replacement in (
         (r"^foreground\.head\.", fore),

@@ -50,7 +50,7 @@ class Border(nn.Module):
         return pad_to_multiple(planes, self.multiple)
 
     def crop(self, planes: Tensor, size: Size) -> Tensor:
-        """The first `size` = (height, width) rows and columns."""
+        """Return the first `size` = (height, width) rows and columns."""
         return planes[..., : size[0], : size[1]]
 
 
@@ -109,7 +109,7 @@ class SceneNetwork(nn.Module):
         raise NotImplementedError
 
     def encoder_parameters(self) -> list[nn.Parameter]:
-        """The parameters that ImageNet initialises; the others learn from nothing and want a higher rate."""
+        """Return the parameters that ImageNet initialises; the others learn from nothing and want a higher rate."""
         encoders = [self.early, self.late]
         encoders += [part for name, part in self.foreground.named_children() if name in ("encoder", "late")]
         return [parameter for encoder in encoders for parameter in encoder.parameters()]
@@ -128,7 +128,7 @@ class SceneNetwork(nn.Module):
 
 
 def mask_to_fill(logits: Tensor, given_foreground: Tensor | None, fake_foreground: Tensor | None) -> Tensor:
-    """The mask that is filled: (N, 1, H, W), 0 or 1, like `logits`. Several foreground classes count as their union.
+    """Return the mask that is filled, (N, 1, H, W) of 0 or 1, like `logits`; several foreground classes are united.
 
     A logit above zero is a probability above one half, which `FOREGROUND_THRESHOLD` is.
     """

@@ -64,7 +64,7 @@ def check_file(path: Path) -> None:
 
 
 def _unpacked(folder: Path) -> str:
-    """A hint for a folder that was made of a PyTorch file, which is a zip archive inside."""
+    """Return a hint for a folder that was made of a PyTorch file, which is a zip archive inside."""
     unpacked = next((place for place in (folder, *folder.glob("*/")) if (place / "data.pkl").is_file()), None)
     if unpacked is None:
         return ""
@@ -139,7 +139,7 @@ class TensorFile:
 
 
 def _other_format(path: Path) -> str:
-    """What a file with an impossible header may be instead."""
+    """Return what a file with an impossible header may be instead."""
     if ".pth" in path.name or ".pt" in path.suffixes:
         return " (a released .pth.tar is imported by `sfi convert`)"
     if path.suffix == ".onnx":

@@ -27,7 +27,7 @@ _STRIDES = (4, 8, 16, 32)
 
 
 def timm_encoder(name: str) -> FastEncoder:
-    """The entry that `backbones.FAST_ENCODERS` would have for one of timm's models."""
+    """Return the entry that `backbones.FAST_ENCODERS` would have for one of timm's models."""
     return FastEncoder(lambda pretrained: _cut(name, pretrained), width=128, foreground_width=64)
 
 
@@ -130,7 +130,7 @@ def _model(name: str, pretrained: Pretrained) -> tuple[Any, tuple[LoadReport, ..
 
 
 def _steps(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """The parts of a model in the order of their names, sequences opened."""
+    """Return the parts of a model in the order of their names, sequences opened."""
     steps: list[tuple[str, nn.Module]] = []
     for name, part in model.named_children():
         if isinstance(part, nn.Sequential):

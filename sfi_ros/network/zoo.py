@@ -123,7 +123,7 @@ def _fast(encoder: FastEncoder) -> Callable[..., SceneNetwork]:
 def _dilated_resnet(
     architecture: Architecture, pretrained: Pretrained
 ) -> tuple[ResNetEarly, ResNetLate, PyramidDecoder, tuple[LoadReport, ...]]:
-    """The paper's encoder, blocks 3 and 4 at stride 8, and its decoder."""
+    """Return the paper's encoder, blocks 3 and 4 at stride 8, and its decoder."""
     resnet, reports = torchvision_model(architecture, pretrained)
     late = ResNetLate(resnet, strides=(1, 1), dilations=(2, 4))
     return ResNetEarly(resnet), late, PyramidDecoder(late.channels, len(BACKGROUND_CLASSES)), reports
@@ -132,7 +132,7 @@ def _dilated_resnet(
 def _separate_foreground(
     architecture: Architecture, pretrained: Pretrained, options: NetworkOptions
 ) -> tuple[SeparateForeground, tuple[LoadReport, ...]]:
-    """The paper's foreground branch: half a ResNet-18 at stride 4, whatever the main encoder is.
+    """Return the paper's foreground branch: half a ResNet-18 at stride 4, whatever the main encoder is.
 
     A local file with the weights of another main encoder does not fit it: the branch then starts at random.
     """

@@ -86,7 +86,7 @@ def _tables(pixels: Tensor, dim: int, longest: int) -> Tensor:
 
 
 def _two_entries(first: Tensor, last: Tensor, longest: int) -> tuple[Tensor, Tensor]:
-    """The level whose entries at `first` and at the position returned cover all from `first` to `last`."""
+    """Return the level whose entries at `first` and at the position returned cover all from `first` to `last`."""
     exponents = [max(length, 1).bit_length() - 1 for length in range(longest + 1)]
     level_of = torch.tensor(exponents, device=first.device)
     reach_of = torch.tensor([2**exponent for exponent in exponents], device=first.device)

@@ -46,7 +46,7 @@ def _(features: Tensor, mask: Tensor, fill_ring: bool) -> Tensor:
 
 @functools.cache
 def _gpu_implementation(device: torch.device, dtype: torch.dtype) -> Callable[[Tensor, Tensor, bool], Tensor]:
-    """The Triton kernels where they run, else tensor operations: slower, but also without waiting for the GPU."""
+    """Return the Triton kernels where they run, else tensor operations: slower, also without waiting."""
     try:
         from sfi_ros.network.mpi.triton_fill import fill_on_gpu
 

@@ -176,7 +176,7 @@ def fill(
     STEP: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
-    """Some pixels, some channels. Tensors are (pixel, place on the edge, channel)."""
+    """Fill some pixels, some channels. Tensors are (pixel, place on the edge, channel)."""
     image = tl.program_id(2).to(tl.int64) * h * w
     pixel = (tl.program_id(0) * BLOCK + tl.arange(0, BLOCK))[:, None, None]
     radius = tl.load(distance + image + pixel, mask=pixel < h * w, other=0)
