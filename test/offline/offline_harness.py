@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -85,7 +86,9 @@ class Process:
         program = f"{prelude}\nimport sys\nfrom sfi_ros.cli import main\nsys.exit(main())"
         command = [sys.executable, "-c", program, *map(str, arguments), "--device", "cpu", "--threads", "1"]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        self._process = subprocess.Popen(command, stderr=subprocess.PIPE, cwd=ROOT, env=environment, **options)
+        self._process = subprocess.Popen(
+            command, stderr=subprocess.PIPE, cwd=ROOT, env=environment, preexec_fn=_heed_signals, **options
+        )
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
         """Wait until something holds while the process runs."""
@@ -101,6 +104,12 @@ class Process:
             self._process.send_signal(signal_number)
         _, error = self._process.communicate(timeout=120)
         return self._process.returncode, error.decode()
+
+
+def _heed_signals() -> None:
+    """Undo what a shell's nohup or & has set for the tests: children inherit which signals are ignored."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.fixture

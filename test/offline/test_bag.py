@@ -313,7 +313,9 @@ def test_the_same_command_goes_on_after_a_signal(tmp_path, sfi, sfi_process, pic
     assert sfi("bag", bag, tmp_path / "whole") == 0
     assert _files(out) == _files(tmp_path / "whole")
     assert len(read_bag(out)["/front/inpaint/background"]) == 300
-    assert json.loads((out / "summary.json").read_text())["resumed"] == found
+    resumed = json.loads((out / "summary.json").read_text())["resumed"]
+    # Killed between the end of a file and metadata.yaml, a whole file may be there that no reader knows of yet.
+    assert resumed in ((found, found + 20) if number == signal.SIGKILL else (found,))
     assert sorted(path.name for path in out.iterdir() if path.name.startswith(".")) == []
 
 
