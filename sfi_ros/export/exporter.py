@@ -23,6 +23,7 @@ from torch.export import Dim, ExportedProgram
 
 from sfi_ros.errors import OptionError, SfiError, UnavailableError
 from sfi_ros.export.traceable import TraceableNetwork
+from sfi_ros.files import replacing
 from sfi_ros.inference.onnx_file import parse_onnx
 from sfi_ros.inference.onnx_network import EXPORT_KEY, METADATA_KEY, ExportRecord, OnnxNetwork, read_exported
 from sfi_ros.network import checkpoint
@@ -255,8 +256,7 @@ def _checked_path(path: str | Path, suffix: str) -> Path:
 
 def _write_checked(path: Path, plan: _Plan, write: Callable[[Path], Runner | None]) -> Exported:
     """Write beside `path`, compare what `write` opens there with the network, and only then take the file's place."""
-    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
-    try:
+    with replacing(path) as partial:
         run = write(partial)
         difference = None
         if run is not None:
@@ -264,9 +264,6 @@ def _write_checked(path: Path, plan: _Plan, write: Callable[[Path], Runner | Non
         if difference is not None and not difference <= TOLERANCE:  # NaN is refused, too
             found = f"its logits differ from PyTorch's by up to {difference:.2g}, more than {TOLERANCE}"
             raise ExportError(f"{path} was not written: {found}")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
     return Exported(path, difference)
 
 

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sfi_ros.errors import OptionError, shown
+from sfi_ros.files import replacing
 from sfi_ros.network import zoo
 from sfi_ros.network.metadata import CheckpointError, Metadata, from_json, to_json
 from sfi_ros.network.scene_network import SceneNetwork
@@ -57,6 +58,7 @@ def save(
     Raises:
         OptionError: a path with another ending, or metadata of other types and ranges than `Metadata` has.
         CheckpointError: metadata that JSON cannot hold, or weights that are not finite.
+        WriteError: the system refused to write.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -81,13 +83,9 @@ def save(
     except TypeError as error:
         raise CheckpointError(f"the metadata of {path} is not JSON: {error}") from error
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    try:
+    with replacing(path) as partial:
         save_file(tensors, partial, metadata={_HEADER: header})
         partial.chmod(0o644)  # safetensors makes files that only their owner may read; a node runs as somebody else
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
     return metadata
 
 

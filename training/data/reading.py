@@ -109,6 +109,23 @@ def known_id_table(ids: Iterable[int]) -> Tensor:
     return table
 
 
+def read_labelled_photo(photo_path: Path, labels_path: Path, known: Tensor, remedy: str) -> tuple[Tensor, Tensor]:
+    """Read a photo (3, H, W) uint8 RGB and its labels (H, W) uint8.
+
+    Args:
+        photo_path, labels_path: the two files.
+        known: (256,) bool, the ids that may occur.
+        remedy: what to do about others.
+
+    Raises:
+        DatasetError: a file cannot be decoded, the sizes differ, or an id is not known.
+    """
+    photo, labels = read_photo(photo_path), read_labels(labels_path)
+    require_same_size(labels, labels_path, photo, photo_path)
+    require_known_ids(labels, labels_path, known, remedy)
+    return photo, labels
+
+
 MANUAL_IDS = known_id_table([*range(len(BACKGROUND_CLASSES)), IGNORE])
 """Values of the paper authors' manual annotation of the background."""
 MANUAL_REMEDY = "gt_manual has 0 road, 1 sidewalk, 2 other and 255"

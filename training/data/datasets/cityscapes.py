@@ -20,11 +20,10 @@ from training.data.reading import (
     LabelMap,
     known_id_table,
     list_photos,
+    read_labelled_photo,
     read_labels,
-    read_photo,
     require_folder,
     require_known_ids,
-    require_same_size,
     resize_labels,
     resize_photo,
 )
@@ -104,10 +103,8 @@ class Cityscapes(Dataset[Sample]):
         return len(self.photos)
 
     def __getitem__(self, index: int) -> Sample:
-        photo_path, labels_path = self.photos[index], self.labels[index]
-        photo, labels = read_photo(photo_path), read_labels(labels_path)
-        require_same_size(labels, labels_path, photo, photo_path)
-        require_known_ids(labels, labels_path, KNOWN_IDS, WRONG_IDS_REMEDY)
+        photo_path = self.photos[index]
+        photo, labels = read_labelled_photo(photo_path, self.labels[index], KNOWN_IDS, WRONG_IDS_REMEDY)
         size = (self.height, 2 * self.height)
         name = f"{self.split}/{_scene_name(photo_path)}"
         truth = None if self.manual is None else self._read_manual(self.manual[index], size)

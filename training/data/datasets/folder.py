@@ -34,11 +34,8 @@ from training.data.reading import (
     LabelMap,
     known_id_table,
     list_photos,
-    read_labels,
-    read_photo,
+    read_labelled_photo,
     require_folder,
-    require_known_ids,
-    require_same_size,
     resize_labels,
     resize_photo,
 )
@@ -142,15 +139,8 @@ class Folder(Dataset[Sample]):
         return len(self.photos)
 
     def __getitem__(self, index: int) -> Sample:
-        photo_path, labels_path = self.photos[index], self.labels[index]
-        photo, labels = read_photo(photo_path), read_labels(labels_path)
-        require_same_size(labels, labels_path, photo, photo_path)
-        require_known_ids(
-            labels,
-            labels_path,
-            self._known,
-            f"add it to a class or to ignore in {self.root / 'classes.yaml'}",
-        )
+        photo_path, remedy = self.photos[index], f"add it to a class or to ignore in {self.root / 'classes.yaml'}"
+        photo, labels = read_labelled_photo(photo_path, self.labels[index], self._known, remedy)
         size = network_size(photo.shape[1], photo.shape[2], self.height)
         return self._map.sample(resize_photo(photo, size), resize_labels(labels, size), photo_path.stem)
 

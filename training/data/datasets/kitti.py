@@ -21,8 +21,8 @@ from training.data.reading import (
     DatasetError,
     LabelMap,
     list_photos,
+    read_labelled_photo,
     read_labels,
-    read_photo,
     require_folder,
     require_known_ids,
     require_same_size,
@@ -69,10 +69,8 @@ class Kitti(Dataset[Sample]):
         return len(self.photos)
 
     def __getitem__(self, index: int) -> Sample:
-        photo_path, labels_path = self.photos[index], self.labels[index]
-        photo, labels = read_photo(photo_path), read_labels(labels_path)
-        require_same_size(labels, labels_path, photo, photo_path)
-        require_known_ids(labels, labels_path, KNOWN_IDS, "KITTI semantics uses the Cityscapes ids 0-33")
+        photo_path, remedy = self.photos[index], "KITTI semantics uses the Cityscapes ids 0-33"
+        photo, labels = read_labelled_photo(photo_path, self.labels[index], KNOWN_IDS, remedy)
         size = network_size(photo.shape[1], photo.shape[2], self.height)
         truth = None
         if self.manual is not None:
