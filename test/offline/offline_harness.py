@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -80,14 +82,14 @@ def sfi(weights: Path) -> Callable[..., int]:
 
 
 class Process:
-    """`sfi` in a process of its own."""
+    """`sfi` in a process of its own; it can write no file of more bytes than `largest_file`, as on a full disk."""
 
-    def __init__(self, arguments: tuple[object, ...], prelude: str = "", **options: object):
+    def __init__(self, arguments: tuple[object, ...], prelude: str = "", largest_file: int | None = None):
         program = f"{prelude}\nimport sys\nfrom sfi_ros.cli import main\nsys.exit(main())"
         command = [sys.executable, "-c", program, *map(str, arguments), "--device", "cpu", "--threads", "1"]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
-            command, stderr=subprocess.PIPE, cwd=ROOT, env=environment, preexec_fn=_heed_signals, **options
+            command, stderr=subprocess.PIPE, cwd=ROOT, env=environment, preexec_fn=partial(_prepare, largest_file)
         )
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
@@ -106,10 +108,12 @@ class Process:
         return self._process.returncode, error.decode()
 
 
-def _heed_signals() -> None:
+def _prepare(largest_file: int | None) -> None:
     """Undo what a shell's nohup or & has set for the tests: children inherit which signals are ignored."""
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
+    if largest_file is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
 import signal
 from pathlib import Path
@@ -387,7 +386,7 @@ def test_a_full_disk_is_named_and_the_same_command_goes_on(tmp_path, sfi, sfi_pr
     bag = write_bag(tmp_path / "in", pictures * 3, storage=storage)
     out = tmp_path / "out"
     limit = 30_000  # bytes of a file; results of three images need 55 000
-    process = sfi_process("bag", bag, out, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+    process = sfi_process("bag", bag, out, largest_file=limit)
     status, said = process.end()
     assert status == 1 and "Traceback" not in said
     errors = [line for line in said.splitlines() if line.startswith("error:")]

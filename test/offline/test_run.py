@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
 import signal
 import subprocess
-from functools import partial
 from pathlib import Path
 
 import cv2
@@ -169,9 +167,7 @@ def test_a_full_disk_is_named_and_leaves_nothing_half_written(tmp_path, sfi, sfi
     assert largest < 60_000 < (tmp_path / "whole" / "overlay.mp4").stat().st_size
     out = tmp_path / "out"
     for size, named in ((1000, str(out / "overlay" / "frame_0000")), (60_000, str(out / "overlay.mp4"))):
-        process = sfi_process(
-            "run", video, "-o", out, preexec_fn=partial(resource.setrlimit, resource.RLIMIT_FSIZE, (size, size))
-        )
+        process = sfi_process("run", video, "-o", out, largest_file=size)
         status, said = process.end()
         assert status == 1
         errors = [line for line in said.splitlines() if line.startswith("error:")]

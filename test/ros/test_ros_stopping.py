@@ -79,8 +79,8 @@ def test_at_random_moments(tmp_path):
 
 @SIGNALS
 def test_while_it_configures(probe, tmp_path, number):
-    """Warming up this network takes seconds, in which the node is known to others but answers nobody."""
-    weights = checkpoint_of_height(1024, tmp_path / "slow.safetensors")
+    """Warming up this network takes seconds anywhere, in which the node is known to others but answers nobody."""
+    weights = checkpoint_of_height(2048, tmp_path / "slow.safetensors")
     name = f"configuring_{number}"
     process = Process(
         "inpaint_node", "-p", f"weights:={weights}", "-p", "device:=cpu", "-r", f"__node:={name}", log=tmp_path / "log"
