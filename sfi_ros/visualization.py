@@ -8,6 +8,10 @@ import cv2
 import numpy as np
 
 from sfi_ros.classes import BACKGROUND_COLORS, FOREGROUND_COLOR, IGNORE, IGNORE_COLOR
+from sfi_ros.geometry.layout import BLOCKED, INFERRED, GroundLayout
+
+BLOCKED_COLOR: Final = (45, 45, 45)
+"""RGB of ground that lies behind something fixed."""
 
 
 def _palette() -> np.ndarray:
@@ -66,6 +70,32 @@ def overlay(image: np.ndarray, foreground: np.ndarray, background: np.ndarray, a
     outlines, _ = cv2.findContours(foreground, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     thickness = max(1, round(image.shape[0] / 256))
     return cv2.drawContours(tinted, outlines, -1, FOREGROUND_COLOR, thickness)
+
+
+def layout_picture(layout: GroundLayout, height: int | None = None) -> np.ndarray:
+    """Draw a layout as a map: x, where the vehicle looks, points up.
+
+    Cells have the colour of their class, paler where it is inferred; feet of objects that of objects; what is blocked
+    is dark grey, what is out of view black.
+
+    Args:
+        layout: of a frame.
+        height: of the picture, pixels; default: one pixel for each cell.
+
+    Returns:
+        (H, W, 3) uint8 RGB, one pixel or square of pixels for each cell.
+    """
+    colours = colorize(layout.classes)
+    inferred = layout.evidence == INFERRED
+    colours[inferred] = colours[inferred] // 2 + 110
+    colours[layout.evidence == BLOCKED] = BLOCKED_COLOR
+    colours[layout.objects != 0] = FOREGROUND_COLOR
+    picture = np.ascontiguousarray(colours.transpose(1, 0, 2)[::-1, ::-1])
+    if height is None:
+        return picture
+    width = round(picture.shape[1] * height / picture.shape[0])
+    shrinks = height < picture.shape[0]
+    return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_NEAREST)
 
 
 def _check(array: np.ndarray, dimensions: tuple[int, ...], name: str) -> None:

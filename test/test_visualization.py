@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 
 from sfi_ros.classes import BACKGROUND_COLORS, FOREGROUND_COLOR, IGNORE_COLOR
-from sfi_ros.visualization import PALETTE, classes_of, colorize, overlay, side_by_side
+from sfi_ros.geometry.ground import GroundGrid
+from sfi_ros.geometry.layout import BLOCKED, INFERRED, OUT_OF_VIEW, SEEN, GroundLayout
+from sfi_ros.visualization import (
+    BLOCKED_COLOR,
+    PALETTE,
+    classes_of,
+    colorize,
+    layout_picture,
+    overlay,
+    side_by_side,
+)
 
 
 def random_classes() -> np.ndarray:
@@ -68,3 +78,21 @@ def test_side_by_side_keeps_the_pictures():
 def test_wrong_inputs_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         overlay(*arguments)
+
+
+def test_a_layout_is_a_map_that_points_up():
+    layout = GroundLayout(
+        GroundGrid(0, 3, -1, 1, 1.0),
+        classes=np.array([[0, 1, 255], [0, 0, 255]], np.uint8),
+        confidence=np.zeros((2, 3), np.uint8),
+        evidence=np.array([[SEEN, SEEN, BLOCKED], [SEEN, INFERRED, OUT_OF_VIEW]], np.uint8),
+        objects=np.array([[0, 0, 0], [1, 0, 0]], np.uint8),
+    )
+    picture = layout_picture(layout)
+    assert picture.shape == (3, 2, 3)  # x up, y to the left
+    right = [tuple(color) for color in picture[::-1, 1]]
+    assert right == [BACKGROUND_COLORS[0], BACKGROUND_COLORS[1], BLOCKED_COLOR]
+    left = [tuple(color) for color in picture[::-1, 0]]
+    assert left[0] == FOREGROUND_COLOR and left[2] == IGNORE_COLOR
+    assert all(pale > seen for pale, seen in zip(left[1], BACKGROUND_COLORS[0], strict=True))
+    assert layout_picture(layout, 9).shape == (9, 6, 3)

@@ -195,8 +195,13 @@ class Calibration:
             raise CalibrationError(
                 f"camera_info is for images of {expected_width}x{expected_height}, the image has {width}x{height}"
             )
-        if tuple(size) == tuple(image_size):
-            return self
+        return self if tuple(size) == tuple(image_size) else self.resized(size)
+
+    def resized(self, size: tuple[int, int]) -> Calibration:
+        """Return the calibration of the images after they were resized to `size`, also to their own.
+
+        Region of interest and binning are worked into the matrices, which then belong to the pixels of that image.
+        """
         roi = self.roi
         across, down = size[0] / (roi.width or self.width), size[1] / (roi.height or self.height)
         resizing = np.array(  # of pixel coordinates; the image's border stays where it is

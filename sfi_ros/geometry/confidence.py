@@ -1,0 +1,34 @@
+"""How likely the class of a cell is right: the network's probability, corrected for where the cell lies."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+_SEEN: Final = (0.0, 1.0, -0.3)
+"""Logistic regression for cells that are seen: constant, weights of the network's logit and of the log spread."""
+_INFERRED: Final = (-0.3, 0.8, -0.3, -0.05)
+"""The same for cells behind objects, and the weight of the depth behind the object, per metre."""
+
+_LOGITS: Final = np.log((np.arange(256) + 0.5) / (255.5 - np.arange(256))).astype(np.float32)
+
+
+def cell_confidence(
+    confidence: np.ndarray | None, log_spread: np.ndarray, hidden: np.ndarray, depth: np.ndarray
+) -> np.ndarray:
+    """Return how likely classes of cells are right, (V,) uint8, 255 = 1.
+
+    Args:
+        confidence: (V,) uint8, the network's probability of the class, 255 = 1; None: certain.
+        log_spread: (V,) float32, see `GroundTable.log_spread`.
+        hidden: (V,) bool, behind an object.
+        depth: (V,) float32, metres behind the object's foot, where hidden.
+    """
+    logits = _LOGITS[-1] if confidence is None else _LOGITS.take(confidence)
+    constant, certain, wide = map(np.float32, _SEEN)
+    seen = certain * logits + wide * log_spread + constant
+    constant, certain, wide, deep = map(np.float32, _INFERRED)
+    behind = certain * logits + wide * log_spread + deep * depth + constant
+    score = np.where(hidden, behind, seen)
+    return (255 / (1 + np.exp(-score)) + 0.5).astype(np.uint8)
