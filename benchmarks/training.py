@@ -243,6 +243,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 "ours, cache": ["data.cache=ram"],
             }
             if on_gpu:
+                loops["ours, cache, augmented on the GPU"] = ["data.cache=ram", "data.augment_on=device"]
                 loops["ours, cache, compile"] = ["data.cache=ram", "run.compile=true"]
             if load(file, base).network.name != "paper-resnet18":
                 del loops["released"]

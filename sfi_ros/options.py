@@ -11,5 +11,20 @@ from typing import Final
 DEVICE_PATTERN: Final = r"auto|cpu|cuda(:\d+)?"
 PRECISIONS: Final = ("auto", "float32", "float16", "bfloat16")
 BACKENDS: Final = ("auto", "pytorch", "compile", "onnxruntime", "tensorrt")
+EXPERIMENTAL: Final = {
+    "backend=compile": "torch.compile makes the kernels of an engine",
+    "backend=tensorrt": "TensorRT runs an exported file",
+    "run.compile=true": "torch.compile makes the kernels of training",
+    "data.augment_on=device": "training samples are augmented a batch at a time where the network is",
+}
+"""Ways to be faster that have not been measured on a GPU. None is chosen unless it is asked for, who asks is told (see
+`experimental`), and the first figures of `benchmarks/on_gpu.sh` decide: what does not pay goes."""
 OUTPUT_SIZES: Final = ("input", "network")
 INPUT_HEIGHTS: Final = (32, 4096)  # least and greatest, in pixels
+
+
+def experimental(setting: str) -> str | None:
+    """Return what to tell those who ask for a setting (`key=value`) that is experimental; None for all others."""
+    if setting not in EXPERIMENTAL:
+        return None
+    return f"{setting} is experimental ({EXPERIMENTAL[setting]}): right by its tests, not measured on a GPU yet"

@@ -112,8 +112,8 @@ class DataConfig:
         cache: ram keeps every image decoded in memory that the workers share, none reads it every time. The training is
             the same.
         cache_gigabytes: the most that the cache takes, in each training process. What does not fit is read every time.
-        augment_on: cpu: sample by sample in the workers; device: a batch at a time where the network is; auto: on a
-            GPU. The same is drawn for every sample; results differ by rounding and in the pattern of noise.
+        augment_on: cpu: sample by sample in the workers; device: a batch at a time where the network is
+            (experimental). The same is drawn for every sample; results differ by rounding and in the pattern of noise.
     """
 
     roots: dict[str, str] = field(default_factory=dict)
@@ -126,7 +126,7 @@ class DataConfig:
     validation_batch_size: int = 4
     cache: Literal["none", "ram"] = "none"
     cache_gigabytes: float = 8.0
-    augment_on: Literal["auto", "cpu", "device"] = "auto"
+    augment_on: Literal["cpu", "device"] = "cpu"
 
 
 @dataclass(frozen=True)
@@ -268,7 +268,8 @@ class RunConfig:
         devices: per machine; null uses all GPUs, or one CPU process (torchrun decides where it is used).
         nodes: machines.
         precision: auto is bfloat16 on a GPU that has it, else float32.
-        compile: let torch.compile generate the code of the network's training pass. It takes a minute at the start.
+        compile: let torch.compile generate the code of the network's training pass (experimental). It takes a minute
+            at the start.
         deterministic: take reproducible operations on a GPU where PyTorch has them. It warns where there is none, as
             for the pyramid's pooling; slower. A CPU always is reproducible.
         checkpoint_every: steps between two saves of last.ckpt; null saves only at validations.

@@ -20,6 +20,7 @@ from lightning.fabric.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from sfi_ros.errors import SfiError
 from sfi_ros.network import checkpoint
+from sfi_ros.options import experimental
 from training.check_data import check_dataset
 from training.configuration import Configuration, ConfigurationError, as_dictionary, describe, load
 from training.data.datasets import DatasetError
@@ -110,7 +111,7 @@ def run(configuration: Configuration, *, resume: str | None = None, overwrite: b
     fabric = build_fabric(configuration.run, _loggers(configuration, folder))
     try:
         data = TrainingData(configuration)
-        warning = _check_labels(configuration, data)
+        label_warning = _check_labels(configuration, data)
         learner = Learner.build(fabric, configuration)
     except SfiError:
         raise
@@ -134,7 +135,7 @@ def run(configuration: Configuration, *, resume: str | None = None, overwrite: b
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.yaml").write_text(yaml.safe_dump(as_dictionary(configuration), sort_keys=False))
         print(_summary(configuration, data, learner, schedule), flush=True)
-        if warning is not None:
+        for warning in filter(None, (*_experimental_settings(configuration), label_warning)):
             print(f"warning: {warning}", file=sys.stderr)
         ScoreLog(folder / SCORES).forget_after(learner.step)
     try:
@@ -201,6 +202,12 @@ def _loggers(configuration: Configuration, folder: Path) -> list[Logger]:
         else:
             loggers.append(TensorBoardLogger(folder / "logs", name=name))
     return loggers
+
+
+def _experimental_settings(configuration: Configuration) -> list[str | None]:
+    """Return what to tell about settings that are experimental."""
+    compiled = f"run.compile={str(configuration.run.compile).lower()}"
+    return [experimental(compiled), experimental(f"data.augment_on={configuration.data.augment_on}")]
 
 
 def _summary(configuration: Configuration, data: TrainingData, learner: Learner, schedule: Schedule) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,9 @@ from sfi_ros.inference.processor import available_cores
 from sfi_ros.inference.scene import Scene
 from sfi_ros.inference.weights import load_weights
 from sfi_ros.network.checkpoint import Metadata
-from sfi_ros.options import BACKENDS
+from sfi_ros.options import BACKENDS, experimental
+
+logger = logging.getLogger(__name__)
 
 _FOR_ONNX: Final = ("onnxruntime", "tensorrt")
 
@@ -90,6 +93,8 @@ def open_model(
     if is_onnx != (backend in _FOR_ONNX):
         remedy = "use backend 'auto', 'onnxruntime' or 'tensorrt'" if is_onnx else "make one with `sfi export`"
         raise OptionError(f"backend {backend!r} cannot run {weights or 'the default weights'}: {remedy}")
+    if warning := experimental(f"backend={backend}"):
+        logger.warning("%s", warning)
     if threads is not None:
         _bound_threads(threads)
     chosen = choose_device(device)

@@ -162,10 +162,11 @@ def test_compiled_network_equals_eager_and_says_when_it_compiles(street, caplog)
     assert "160x96" in said[0] and "56x40" in said[1]
 
 
-def test_compile_without_a_compiler_is_refused(monkeypatch):
+def test_compile_says_that_it_is_experimental_and_without_a_compiler_is_refused(monkeypatch, caplog):
     monkeypatch.setenv("PATH", "")
     with pytest.raises(RuntimeError, match=r"needs a C\+\+ compiler"):
         open_model(DEFAULT_WEIGHTS, device="cpu", backend="compile")
+    assert "backend=compile is experimental" in caplog.text
 
 
 @pytest.mark.parametrize(

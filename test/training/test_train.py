@@ -37,7 +37,7 @@ from training.configuration import (
     load,
 )
 from training.data.datasets import DatasetError, Synthetic
-from training.data.loaders import TrainingData, augments_on_device
+from training.data.loaders import TrainingData
 from training.data.stream import TrainingSet, stack
 from training.learning import devices, loop
 from training.learning.checkpoints import ScoreLog
@@ -266,6 +266,7 @@ def test_sigterm_from_outside_with_workers_and_the_printed_command_to_continue(t
                 process.send_signal(signal.SIGTERM)
         assert process.wait() == 128 + signal.SIGTERM, output
     stopped_at = int(re.search(r"stopped by SIGTERM after step (\d+)", output).group(1))
+    assert "warning: data.augment_on=device is experimental" in output
     assert 1 <= stopped_at < 12 and state(folder / "last.ckpt")["step"] == stopped_at
     again = shlex.split(output.strip().splitlines()[-1])
     assert again[1:2] == ["training/train.py"] and again[-2:] == ["--resume", "last"]
@@ -713,20 +714,6 @@ def test_a_batch_that_a_device_augments_is_the_one_that_workers_augment(tmp_path
     for field in ("foreground", "background", "fake_foreground"):
         assert torch.equal(getattr(on_device, field), getattr(on_cpu, field)), field
     assert (on_device.image.int() - on_cpu.image.int()).abs().float().mean() < 1
-
-
-@pytest.mark.parametrize(
-    ("device", "overrides", "expected"),
-    [
-        ("cuda", (), True),
-        ("cpu", (), False),
-        ("cuda", ("augmentation={}",), False),
-        ("cuda", ("data.augment_on=cpu",), False),
-        ("cpu", ("data.augment_on=device",), True),
-    ],
-)
-def test_where_samples_are_augmented(tmp_path: Path, device: str, overrides: tuple[str, ...], expected: bool) -> None:
-    assert augments_on_device(configured(tmp_path / "run", *overrides), torch.device(device)) is expected
 
 
 def test_the_forward_half_of_a_step_asks_a_device_for_no_value(tmp_path: Path) -> None:

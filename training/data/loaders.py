@@ -12,7 +12,7 @@ import torch
 from lightning.fabric import Fabric
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 
-from training.configuration import AugmentationOptions, Configuration, ConfigurationError
+from training.configuration import Configuration, ConfigurationError
 from training.data.cache import SampleMemory
 from training.data.sample import collate
 from training.data.sources import validation_set
@@ -64,7 +64,7 @@ class TrainingData:
             first_step=first_step,
             last_step=last_step,
         )
-        self.training_set.augments = not augments_on_device(self.configuration, fabric.device)
+        self.training_set.augments = data.augment_on == "cpu"
         loader = self._loader(fabric, self.training_set, batch_sampler=sampler, collate_fn=stack)
         return (batch.to(fabric.device, non_blocking=True).augmented() for batch in loader)
 
@@ -123,14 +123,6 @@ class StepBatches(Sampler[list[int]]):
         for step in steps:
             start = step * self.batch_size + self.rank * self.part
             yield list(range(start, start + self.part))
-
-
-def augments_on_device(configuration: Configuration, device: torch.device) -> bool:
-    """Whether batches are augmented on the training device, not sample by sample in the loader's workers."""
-    choice = configuration.data.augment_on
-    if choice == "auto":
-        return device.type == "cuda" and configuration.augmentation != AugmentationOptions()
-    return choice == "device"
 
 
 def automatic_workers(processes: int) -> int:
