@@ -11,10 +11,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sfi_ros.geometry.motion import PlanarPose
 from sfi_ros.synthetic.layout import LENGTH, Layout
 
 NEAR = 0.5
 """Metres in front of the camera where geometry is cut off."""
+
+_INTEGRATION_STEP = 0.25
+"""Metres of a lane between points at which its direction is taken."""
 
 
 @dataclass(frozen=True)
@@ -116,3 +120,24 @@ class Drive:
             bend=self._bend * np.sin(around + self._phase[3]),
             climb=self._climb * (0.6 + 0.4 * np.sin(around + self._phase[4])),
         )
+
+    def vehicle(self, time: float) -> PlanarPose:
+        """Return where the camera's vehicle is at `time` seconds: below the camera, x along the street.
+
+        The frame begins where the camera's lane does, x along the street there. The way is that of the lane, whose
+        curvature is what the camera shows ahead of it; nearer than 20 m the street is where this says to a few tenths
+        of a metre, farther away less so, as the picture bends the street by a parabola.
+        """
+        start, end = self.travelled(0.0), self.travelled(time)
+        count = max(2, int(abs(end - start) / _INTEGRATION_STEP) + 2)
+        s, step = np.linspace(start, end, count, retstep=True)
+        yaw = self._turned(s) - self._turned(np.array(start))
+        middle = 0.5 * (yaw[1:] + yaw[:-1])
+        sway = -float(self._sway[0] * np.sin(self._rhythm[0] * time + self._phase[0]))
+        lane = PlanarPose(float(np.cos(middle).sum() * step), float(np.sin(middle).sum() * step), float(yaw[-1]))
+        return lane.then(PlanarPose(0.0, sway))
+
+    def _turned(self, s: np.ndarray) -> np.ndarray:
+        """Return the street's direction at `s`, radians to the left: the integral of its curvature."""
+        wave = 2 * np.pi / LENGTH
+        return self._bend / wave * np.cos(wave * (s % LENGTH) + self._phase[3])

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from sfi_ros.classes import BACKGROUND_LOOKUP, FOREGROUND_LOOKUP
+from sfi_ros.geometry.motion import PlanarPose
 from sfi_ros.synthetic.backdrop import Backdrop
 from sfi_ros.synthetic.camera import Drive
 from sfi_ros.synthetic.canvas import Canvas
@@ -81,6 +82,10 @@ class SyntheticStreet:
     def camera_matrix(self) -> np.ndarray:
         """The 3x3 float64 pinhole matrix in pixels."""
         return self._drive.matrix.copy()
+
+    def vehicle(self, index: int) -> PlanarPose:
+        """Return where the vehicle is in frame `index`; see `Drive.vehicle`."""
+        return self._drive.vehicle(index / self.rate)
 
     def frames(self, count: int) -> Iterator[SyntheticFrame]:
         """Return the first `count` frames."""
