@@ -27,13 +27,13 @@ from sfi_ros.frames.sources import UNSEEN_SEED
 from sfi_ros.geometry.calibration import Calibration
 from sfi_ros.geometry.confidence import cell_confidence
 from sfi_ros.geometry.ground import GroundCamera, GroundGrid
-from sfi_ros.geometry.ground_table import GroundTable
+from sfi_ros.geometry.ground_table import KERB_HEIGHT, GroundTable
 from sfi_ros.geometry.layout import BLOCKED, SEEN, GroundLayout, lay_out
 from sfi_ros.geometry.pose import CameraPose
 from sfi_ros.synthetic import SyntheticStreet
 
 SIZES = [(1920, 1080), (1024, 512)]
-OTHER = 2
+ROAD, OTHER = 0, 2
 
 COLUMNS = (
     tables.Column("size", "masks", identity=True),
@@ -57,6 +57,8 @@ def ray_by_ray(
     certainty, evidence, objects = (np.zeros(grid.shape, np.uint8) for _ in range(3))
     x, y = grid.centres()
     pixels = camera.pixel_indices(x.ravel(), y.ravel())
+    raised_pixels = camera.pixel_indices(x.ravel(), y.ravel(), KERB_HEIGHT)
+    raised_pixels = np.where(raised_pixels < 0, pixels, raised_pixels)
     in_view = np.flatnonzero(pixels >= 0)
     dx, dy = x.ravel()[in_view] - pose.x, y.ravel()[in_view] - pose.y
     ranges, turns = np.hypot(dx, dy), np.arctan2(dy, dx) - pose.yaw
@@ -85,6 +87,7 @@ def ray_by_ray(
         cells, mine_pixels = in_view[mine], pixels[in_view[mine]]
         steps = np.abs(table.steps.astype(np.float64)[None] - ranges[mine][:, None]).argmin(axis=1)
         values, hidden = background.flat[mine_pixels], foreground.flat[mine_pixels] != 0
+        values = np.where((values == ROAD) | (values == IGNORE), values, background.flat[raised_pixels[cells]])
         blocked = (steps > end + 1) | ((steps == end + 1) & (values != OTHER))
         depth = np.maximum(ranges[mine] - foot_ranges[steps], 0).astype(np.float32)
         log_spread = np.log(np.hypot(ranges[mine], pose.height) ** 3 / pose.height * 1e-6).astype(np.float32)

@@ -9,6 +9,8 @@ from typing import Protocol
 import numpy as np
 
 from sfi_ros.errors import SfiError
+from sfi_ros.geometry.calibration import Calibration
+from sfi_ros.geometry.pose import CameraPose
 from sfi_ros.synthetic import SyntheticFrame
 
 
@@ -24,6 +26,7 @@ class Frame:
         name: unique within its source, usable as a file name.
         image: (H, W, 3) uint8 RGB.
         truth: what the synthetic street knows about it; None for real cameras.
+        calibration, pose: of its camera, where the source knows them.
         place: of the file, or which image of a recording it is; can be printed.
     """
 
@@ -31,6 +34,8 @@ class Frame:
     image: np.ndarray
     truth: SyntheticFrame | None = None
     place: str = ""
+    calibration: Calibration | None = None
+    pose: CameraPose | None = None
 
 
 @dataclass(frozen=True)

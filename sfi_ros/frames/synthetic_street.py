@@ -41,4 +41,5 @@ class SyntheticSource:
         numbers = itertools.count(self._start) if self._stop is None else range(self._start, self._stop)
         for number in numbers:
             truth = self.street.frame(number)
-            yield Frame(f"frame_{number:06d}", truth.image, truth)
+            name = f"frame_{number:06d}"
+            yield Frame(name, truth.image, truth, calibration=self.street.calibration, pose=self.street.pose(number))

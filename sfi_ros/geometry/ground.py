@@ -103,9 +103,9 @@ class GroundCamera:
         points = np.stack([axes[0, n] * dx + axes[1, n] * dy + axes[2, n] * dz for n in range(3)], axis=1)
         return self.model.pixels(points)
 
-    def pixel_indices(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Return the flat index of the pixel that each point (N,) of the ground falls into, intp; -1 outside."""
-        pixels = self.pixels(x, y)
+    def pixel_indices(self, x: np.ndarray, y: np.ndarray, z: float = 0.0) -> np.ndarray:
+        """Return the flat index of the pixel that each point falls into, (N,) intp; -1 outside. See `pixels`."""
+        pixels = self.pixels(x, y, z)
         width, height = self.model.size
         column, row = np.floor(pixels[:, 0] + 0.5), np.floor(pixels[:, 1] + 0.5)
         inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)

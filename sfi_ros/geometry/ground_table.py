@@ -16,6 +16,9 @@ import numpy as np
 from sfi_ros.errors import OptionError
 from sfi_ros.geometry.ground import GroundCamera, GroundGrid
 
+KERB_HEIGHT: Final = 0.1
+"""Metres; kerbs of streets have 0.06 to 0.16."""
+
 _MOST_RAYS: Final = 8192
 _SAMPLES_PER_PIXEL: Final = 1.3
 
@@ -28,11 +31,13 @@ class GroundTable:
         grid: of the layout.
         own_vehicle: (H, W), not zero where the image shows the own vehicle: no cell reads there; see
             `own_vehicle_mask`.
+        kerb_height: metres that everything but the road lies higher than the road; 0 for a plane.
 
     Attributes:
         camera, grid: as given.
         cells: (V,) intp, flat indices of the cells in view.
         pixels: (V,) intp, flat index of the pixel that each reads: the one that its centre falls into.
+        raised_pixels: (V,) intp, the same if the cell lies one kerb higher.
         ranges: (V,) float32, metres on the ground from the point below the camera.
         cell_rays, cell_steps: (V,) intp and int16, the sample that is nearest to each cell.
         bearings: (A,) float64, radians from the vehicle's x axis, of the rays.
@@ -43,9 +48,17 @@ class GroundTable:
         sample_cells: (A, S) intp, flat index of the cell that each sample lies in; -1 outside of the grid.
     """
 
-    def __init__(self, camera: GroundCamera, grid: GroundGrid, own_vehicle: np.ndarray | None = None):
+    def __init__(
+        self,
+        camera: GroundCamera,
+        grid: GroundGrid,
+        own_vehicle: np.ndarray | None = None,
+        kerb_height: float = KERB_HEIGHT,
+    ):
         self.camera, self.grid = camera, grid
         width, height = camera.model.size
+        if not 0 <= kerb_height < camera.pose.height:
+            raise OptionError(f"the kerbs' height must be from 0 to below the camera's, not {kerb_height} m")
         if own_vehicle is not None and own_vehicle.shape != (height, width):
             raise OptionError(
                 f"the mask of the own vehicle has {own_vehicle.shape[1]}x{own_vehicle.shape[0]} pixels, the image "
@@ -56,7 +69,10 @@ class GroundTable:
         pixels = self._seen(x.ravel(), y.ravel())
         self.cells = np.flatnonzero(pixels >= 0)
         self.pixels = pixels[self.cells]
-        dx, dy = x.ravel()[self.cells] - camera.pose.x, y.ravel()[self.cells] - camera.pose.y
+        x, y = x.ravel()[self.cells], y.ravel()[self.cells]
+        raised = self._seen(x, y, kerb_height)
+        self.raised_pixels = np.where(raised < 0, self.pixels, raised)
+        dx, dy = x - camera.pose.x, y - camera.pose.y
         ranges = np.hypot(dx, dy)
         self.ranges = ranges.astype(np.float32)
         bearings = _turned(np.arctan2(dy, dx) - camera.pose.yaw)
@@ -69,8 +85,8 @@ class GroundTable:
         height = self.camera.pose.height
         return np.log(np.hypot(self.ranges, height) ** 3 / height * 1e-6).astype(np.float32)
 
-    def _seen(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        pixels = self.camera.pixel_indices(x, y)
+    def _seen(self, x: np.ndarray, y: np.ndarray, z: float = 0.0) -> np.ndarray:
+        pixels = self.camera.pixel_indices(x, y, z)
         if self._own is not None:
             pixels[(pixels >= 0) & self._own[pixels]] = -1
         return pixels

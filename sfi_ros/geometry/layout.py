@@ -23,13 +23,14 @@ from sfi_ros.errors import ImageError
 from sfi_ros.geometry.calibration import Calibration
 from sfi_ros.geometry.confidence import cell_confidence
 from sfi_ros.geometry.ground import GroundCamera, GroundGrid
-from sfi_ros.geometry.ground_table import GroundTable, own_vehicle_mask
+from sfi_ros.geometry.ground_table import KERB_HEIGHT, GroundTable, own_vehicle_mask
 from sfi_ros.geometry.pose import CameraPose
 
 EVIDENCE: Final = ("out of view", "seen", "inferred", "blocked")
 """How a cell is known; the index is the value of `GroundLayout.evidence`."""
 OUT_OF_VIEW, SEEN, INFERRED, BLOCKED = range(4)
 
+_ROAD: Final = BACKGROUND_CLASSES.index("road")
 _OTHER: Final = BACKGROUND_CLASSES.index("other")
 _TABLES_KEPT: Final = 8
 
@@ -75,7 +76,7 @@ def lay_out(
     ends = _ends(table, classes)
     objects, feet = _feet(table, mask, ends)
 
-    cell_classes = classes.take(table.pixels)
+    cell_classes = _classes(table, classes)
     hidden = mask.take(table.pixels) != 0
     past = table.cell_steps - ends.take(table.cell_rays)
     blocked = (past > 1) | ((past == 1) & (cell_classes != _OTHER))
@@ -100,6 +101,17 @@ def lay_out(
         evidence=in_grid(evidence, OUT_OF_VIEW),
         objects=objects,
     )
+
+
+def _classes(table: GroundTable, classes: np.ndarray) -> np.ndarray:
+    """Return the class of each cell in view, (V,) uint8.
+
+    A cell is road, or unknown, where that is seen at the road's height. All else is looked for one kerb higher: on the
+    plane of the road, a sidewalk would seem to lie farther away than it does.
+    """
+    low, high = classes.take(table.pixels), classes.take(table.raised_pixels)
+    np.putmask(high, (low == _ROAD) | (low == IGNORE), low)
+    return high
 
 
 def _ends(table: GroundTable, classes: np.ndarray) -> np.ndarray:
@@ -142,12 +154,20 @@ class LayoutMaker:
     Args:
         grid: of the layouts.
         own_vehicle: polygon or image; see `own_vehicle_mask`.
+        kerb_height: see `GroundTable`.
         rectified: the images were rectified; see `CameraModel.of`.
     """
 
-    def __init__(self, grid: GroundGrid, own_vehicle: np.ndarray | None = None, *, rectified: bool = False):
+    def __init__(
+        self,
+        grid: GroundGrid,
+        own_vehicle: np.ndarray | None = None,
+        *,
+        kerb_height: float = KERB_HEIGHT,
+        rectified: bool = False,
+    ):
         self.grid = grid
-        self._own, self._rectified = own_vehicle, rectified
+        self._own, self._kerb_height, self._rectified = own_vehicle, kerb_height, rectified
         self._tables: OrderedDict[tuple[Calibration, CameraPose, tuple[int, int]], GroundTable] = OrderedDict()
 
     def table(self, calibration: Calibration, pose: CameraPose, size: tuple[int, int]) -> GroundTable:
@@ -162,7 +182,7 @@ class LayoutMaker:
         if key not in self._tables:
             own = None if self._own is None else own_vehicle_mask(self._own, calibration.image_size, size)
             camera = GroundCamera.of(calibration, key[1], size, rectified=self._rectified)
-            self._tables[key] = GroundTable(camera, self.grid, own)
+            self._tables[key] = GroundTable(camera, self.grid, own, self._kerb_height)
             if len(self._tables) > _TABLES_KEPT:
                 self._tables.popitem(last=False)
         self._tables.move_to_end(key)

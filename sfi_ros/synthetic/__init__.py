@@ -6,6 +6,6 @@ Reading order: `layout` (what the street is), `light` (how it is lit and exposed
 `people` and `shadows` (what is painted), `traffic` (who is where and when), `street` (one drive).
 """
 
-from sfi_ros.synthetic.street import SyntheticFrame, SyntheticStreet
+from sfi_ros.synthetic.street import GroundTruth, SyntheticFrame, SyntheticStreet
 
-__all__ = ["SyntheticFrame", "SyntheticStreet"]
+__all__ = ["GroundTruth", "SyntheticFrame", "SyntheticStreet"]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sfi_ros.geometry.motion import PlanarPose
+from sfi_ros.geometry.pose import CameraPose
 from sfi_ros.synthetic.layout import LENGTH, Layout
 
 NEAR = 0.5
@@ -19,6 +20,9 @@ NEAR = 0.5
 
 _INTEGRATION_STEP = 0.25
 """Metres of a lane between points at which its direction is taken."""
+
+_VEHICLE_TO_STREET = np.array([[0.0, -1, 0], [0, 0, 1], [1, 0, 0]])
+"""A vehicle's axes (forward, left, up) in those of the street (right, up, ahead)."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,11 @@ class Camera:
     def focal(self) -> float:
         """Focal length in pixels."""
         return float(self.matrix[0, 0])
+
+    @property
+    def pose(self) -> CameraPose:
+        """Where it is in the frame of its vehicle: on the road below the camera, x along the street."""
+        return CameraPose.from_rotation((self.rotation @ _VEHICLE_TO_STREET).T, (0.0, 0.0, self.y))
 
     def axes(self, ahead: np.ndarray, d: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Camera coordinates (N, 3): right, down, forward in metres."""

@@ -239,6 +239,12 @@ class Ground:
         """Label id of the ground at a point."""
         return int(self._labels[int(s % LENGTH / _S) % _ROWS, min(_column(d), _COLUMNS - 1)])
 
+    def labels_at(self, s: np.ndarray, d: np.ndarray) -> np.ndarray:
+        """Label ids of the ground at points, uint8 of their shape; beyond the map's sides those of its border."""
+        rows = np.floor(s % LENGTH / _S).astype(int) % _ROWS
+        columns = np.clip(np.floor((d - _EDGE) / _D), 0, _COLUMNS - 1).astype(int)
+        return self._labels[rows, columns]
+
     def sunlight_at(self, s: float, d: float) -> float:
         """How much sun (0-1) reaches the ground at a point."""
         row, column = int(s % LENGTH / _S) % _ROWS, min(_column(d), _COLUMNS - 1)

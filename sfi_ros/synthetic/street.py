@@ -9,12 +9,14 @@ import cv2
 import numpy as np
 
 from sfi_ros.classes import BACKGROUND_LOOKUP, FOREGROUND_LOOKUP
+from sfi_ros.geometry.calibration import Calibration
 from sfi_ros.geometry.motion import PlanarPose
+from sfi_ros.geometry.pose import CameraPose
 from sfi_ros.synthetic.backdrop import Backdrop
-from sfi_ros.synthetic.camera import Drive
+from sfi_ros.synthetic.camera import Camera, Drive
 from sfi_ros.synthetic.canvas import Canvas
 from sfi_ros.synthetic.ground import Ground
-from sfi_ros.synthetic.layout import make_layout
+from sfi_ros.synthetic.layout import ROAD, make_layout
 from sfi_ros.synthetic.light import Sensor, make_light
 from sfi_ros.synthetic.people import Figure, shape_figures
 from sfi_ros.synthetic.scenery import Scenery
@@ -40,6 +42,22 @@ class SyntheticFrame:
     labels: np.ndarray
     foreground: np.ndarray
     background: np.ndarray
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """The ground at some points, as it really is.
+
+    Attributes:
+        classes: uint8 background classes.
+        heights: metres above the road, without the street's climb.
+        pixels: (..., 2) where the camera has these points, also outside of the image and where something stands in
+            front of them; NaN behind it.
+    """
+
+    classes: np.ndarray
+    heights: np.ndarray
+    pixels: np.ndarray
 
 
 class SyntheticStreet:
@@ -69,6 +87,7 @@ class SyntheticStreet:
         # One generator per part: a change in one part leaves the others of a seed as they were.
         parts = [np.random.default_rng([self.seed, n]) for n in range(7)]
         layout = make_layout(parts[0])
+        self._kerb_height = layout.kerb_height
         self._light = make_light(parts[1])
         self._scenery = Scenery(parts[2], layout, self._light)
         self._ground = Ground(parts[3], layout, self._light, self._scenery.shadows)
@@ -86,6 +105,39 @@ class SyntheticStreet:
     def vehicle(self, index: int) -> PlanarPose:
         """Return where the vehicle is in frame `index`; see `Drive.vehicle`."""
         return self._drive.vehicle(index / self.rate)
+
+    @property
+    def calibration(self) -> Calibration:
+        """The calibration of its images: a pinhole camera."""
+        return Calibration.pinhole(self.width, self.height, self.camera_matrix)
+
+    def pose(self, index: int) -> CameraPose:
+        """Return where the camera is in frame `index`: see `Camera.pose`."""
+        return self._camera(index).pose
+
+    def is_flat(self) -> bool:
+        """Whether the street climbs nowhere; it has kerbs all the same."""
+        return self._camera(0).climb == 0.0
+
+    def ground_at(self, index: int, x: np.ndarray, y: np.ndarray) -> GroundTruth:
+        """Return what lies on the ground in frame `index`, seen from above, below everything that stands on it.
+
+        Args:
+            index: of the frame.
+            x, y: points in the vehicle's frame (see `pose`), metres, arrays of one shape; x from 0.
+        """
+        camera = self._camera(index)
+        right = -y - 0.5 * camera.bend * x * x
+        labels = self._ground.labels_at(camera.s + x, camera.d + right)
+        heights = np.where(labels == ROAD, 0.0, self._kerb_height)
+        axes = camera.axes(x.ravel(), (camera.d + right).ravel(), heights.ravel())
+        ahead = axes[:, 2] > 0.1
+        pixels = np.full((x.size, 2), np.nan)
+        pixels[ahead] = camera.pixels(axes[ahead])
+        return GroundTruth(BACKGROUND_LOOKUP[labels], heights, pixels.reshape(*x.shape, 2))
+
+    def _camera(self, index: int) -> Camera:
+        return self._drive.camera(index / self.rate)
 
     def frames(self, count: int) -> Iterator[SyntheticFrame]:
         """Return the first `count` frames."""

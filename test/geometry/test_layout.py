@@ -19,7 +19,7 @@ CALIBRATION = Calibration.pinhole(960, 540, camera_matrix(960, 540, 75))
 POSE = CameraPose(1.5, pitch=0.03, roll=0.01, yaw=-0.02, x=1.7, y=0.1)
 GRID = GroundGrid()
 CAMERA = GroundCamera.of(CALIBRATION, POSE)
-TABLE = GroundTable(CAMERA, GRID)
+TABLE = GroundTable(CAMERA, GRID, kerb_height=0.0)
 
 
 def street(camera: GroundCamera, wall: float = 25.0) -> np.ndarray:
@@ -173,3 +173,22 @@ def test_tables_are_kept_while_the_pose_trembles() -> None:
 def test_masks_of_another_size_are_refused() -> None:
     with pytest.raises(ImageError, match=r"background.*\(540, 960\)"):
         lay_out(TABLE, np.zeros((540, 960), np.uint8), np.zeros((54, 96), np.uint8))
+
+
+def test_a_sidewalk_is_looked_for_on_its_kerb() -> None:
+    kerb, pose = 0.12, CameraPose(1.4)
+    camera = GroundCamera.of(CALIBRATION, pose)
+    ground = camera.ground_of_all_pixels()
+    upper = GroundCamera.of(CALIBRATION, CameraPose(1.4 - kerb)).ground_of_all_pixels()
+    classes = np.where(np.abs(ground[..., 1]) < 3, ROAD, np.where(np.abs(upper[..., 1]) < 5, SIDEWALK, OTHER))
+    classes = classes.astype(np.uint8)
+    mask = np.zeros_like(classes)
+    raised, plane = (lay_out(GroundTable(camera, GRID, kerb_height=h), mask, classes) for h in (kerb, 0.0))
+    x, y = GRID.centres()
+    truth = np.where(np.abs(y) < 3, ROAD, SIDEWALK)
+    near = (np.abs(y) < 5) & (x < 20) & (raised.evidence == SEEN)
+    assert (raised.classes == truth)[near].mean() > 0.99
+    edge = (np.abs(y) > 5.1) & (np.abs(y) < 5.3) & (plane.evidence == SEEN)
+    assert (plane.classes[edge] == SIDEWALK).mean() > 0.9 and (raised.classes[edge] == SIDEWALK).mean() < 0.1
+    with pytest.raises(OptionError, match="kerb"):
+        GroundTable(camera, GRID, kerb_height=1.5)
