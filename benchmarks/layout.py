@@ -54,7 +54,7 @@ def ray_by_ray(
     """Lay a frame out without a table's pixels: only the directions of its rays and their steps are taken of it."""
     camera, grid, pose = table.camera, table.grid, table.camera.pose
     classes = np.full(grid.shape, IGNORE, np.uint8)
-    certainty, evidence, objects = (np.zeros(grid.shape, np.uint8) for _ in range(3))
+    certainty, evidence, objects, depths = (np.zeros(grid.shape, np.uint8) for _ in range(4))
     x, y = grid.centres()
     pixels = camera.pixel_indices(x.ravel(), y.ravel())
     raised_pixels = camera.pixel_indices(x.ravel(), y.ravel(), KERB_HEIGHT)
@@ -97,11 +97,12 @@ def ray_by_ray(
             values == IGNORE, 0, cell_confidence(confidence.flat[mine_pixels], log_spread, hidden, depth)
         )
         evidence.flat[cells] = np.where(blocked, BLOCKED, SEEN + hidden)
-    return GroundLayout(grid, classes, certainty, evidence, objects)
+        depths.flat[cells] = np.where(hidden & ~blocked, np.minimum(10 * depth, 255), 0)
+    return GroundLayout(grid, classes, certainty, evidence, objects, depths)
 
 
 def differences(one: GroundLayout, other: GroundLayout) -> int:
-    """Return in how many cells two layouts differ; confidences may differ by one step of rounding."""
+    """Return in how many cells two layouts differ, depths aside; confidences may differ by one step of rounding."""
     different = (one.classes != other.classes) | (one.evidence != other.evidence) | (one.objects != other.objects)
     different |= np.abs(one.confidence.astype(int) - other.confidence) > 1
     return int(different.sum())

@@ -87,6 +87,7 @@ def test_a_layout_is_a_map_that_points_up():
         confidence=np.zeros((2, 3), np.uint8),
         evidence=np.array([[SEEN, SEEN, BLOCKED], [SEEN, INFERRED, OUT_OF_VIEW]], np.uint8),
         objects=np.array([[0, 0, 0], [1, 0, 0]], np.uint8),
+        depth=np.zeros((2, 3), np.uint8),
     )
     picture = layout_picture(layout)
     assert picture.shape == (3, 2, 3)  # x up, y to the left

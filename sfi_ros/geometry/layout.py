@@ -45,6 +45,7 @@ class GroundLayout:
         confidence: uint8, how likely that class is right, 255 = 1; 0 where it is unknown.
         evidence: uint8, index into `EVIDENCE`: seen, inferred (behind an object) or blocked (behind something fixed).
         objects: uint8, 1 where an object stands now: the foot of each, its contact with the ground.
+        depth: uint8, tenths of a metre behind the foot of the object, at most 255; 0 where it is not inferred.
     """
 
     grid: GroundGrid
@@ -52,6 +53,7 @@ class GroundLayout:
     confidence: np.ndarray
     evidence: np.ndarray
     objects: np.ndarray
+    depth: np.ndarray
 
 
 def lay_out(
@@ -94,12 +96,17 @@ def lay_out(
         cells.reshape(-1)[table.cells] = values
         return cells
 
+    depths = np.zeros(table.grid.shape, np.uint8)
+    inferred = np.flatnonzero(evidence == INFERRED)
+    depths.reshape(-1)[table.cells[inferred]] = np.minimum(10 * depth[inferred], 255)
+
     return GroundLayout(
         grid=table.grid,
         classes=in_grid(cell_classes, IGNORE),
         confidence=in_grid(certainty, 0),
         evidence=in_grid(evidence, OUT_OF_VIEW),
         objects=objects,
+        depth=depths,
     )
 
 

@@ -16,6 +16,7 @@ LAYOUT = GroundLayout(
     confidence=np.full((2, 4), 200, np.uint8),
     evidence=np.array([[SEEN, SEEN, SEEN, BLOCKED], [INFERRED, INFERRED, INFERRED, OUT_OF_VIEW]], np.uint8),
     objects=np.array([[0, 0, 0, 0], [1, 0, 0, 0]], np.uint8),
+    depth=np.zeros((2, 4), np.uint8),
 )
 
 
