@@ -1,22 +1,27 @@
-"""How much memory this process has, as Linux counts it; 0 elsewhere."""
+"""How much memory a process has, as Linux counts it; 0 elsewhere."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 
-def resident() -> int:
+def resident(process: int | str = "self") -> int:
     """Bytes that are in memory now."""
-    return _status("VmRSS")
+    return _bytes("status", "VmRSS", process)
+
+
+def proportional(process: int | str = "self") -> int:
+    """Bytes that are in memory now; of what several processes share, libraries above all, each has its part."""
+    return _bytes("smaps_rollup", "Pss", process)
 
 
 def peak_resident() -> int:
     """Bytes that were in memory at most. (getrusage would count the parent's in a child.)"""
-    return _status("VmHWM")
+    return _bytes("status", "VmHWM", "self")
 
 
-def _status(name: str) -> int:
-    status = Path("/proc/self/status")
-    if not status.exists():
+def _bytes(file: str, name: str, process: int | str) -> int:
+    path = Path(f"/proc/{process}/{file}")
+    if not path.exists():
         return 0
-    return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith(name)) * 1024
+    return next(int(line.split()[1]) for line in path.read_text().splitlines() if line.startswith(f"{name}:")) * 1024

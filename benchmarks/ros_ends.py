@@ -1,4 +1,4 @@
-"""The two ends of `ros_latency.py`, which starts them as processes of their own: a camera and a listener.
+"""The two ends of `ros_latency.py` and `ros_cameras.py`, processes that these start: a camera and a listener.
 
     ros_ends.py camera TOPIC START PICTURE RATE SECONDS
     ros_ends.py images|results TOPIC START

@@ -81,13 +81,17 @@ def running(*command: str, environment: dict[str, str], log: Path) -> Iterator[s
                 process.wait()
 
 
-def measure(arguments: argparse.Namespace, picture: Path, *, profile: bool, with_node: bool) -> dict:
-    """One stream from its first frame to its last."""
+def ros_environment(*, profile: bool) -> dict[str, str]:
+    """Return the variables of a benchmark's processes: a domain of their own, with or without the DDS profile."""
     environment = {key: value for key, value in os.environ.items() if key not in VARIABLES}
     environment["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
     environment["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-    if profile:
-        environment.update(profile_environment())
+    return {**environment, **(profile_environment() if profile else {})}
+
+
+def measure(arguments: argparse.Namespace, picture: Path, *, profile: bool, with_node: bool) -> dict:
+    """One stream from its first frame to its last."""
+    environment = ros_environment(profile=profile)
     ends = str(Path(__file__).with_name("ros_ends.py"))
     with contextlib.ExitStack() as stack, tempfile.TemporaryDirectory() as folder:
 

@@ -35,8 +35,14 @@ ARGUMENTS = [
     DeclareLaunchArgument(
         "cameras",
         default_value="",
-        description="names of several cameras, with commas: each gets a node in its namespace that listens to "
-        "<namespace>/<camera>/image_raw; replaces `image`",
+        description="names of several cameras, with commas: each is listened to on <namespace>/<camera>/image_raw and "
+        "has its results in <namespace>/<camera>/inpaint; replaces `image`",
+    ),
+    DeclareLaunchArgument(
+        "one_process",
+        default_value="true",
+        choices=BOOLEAN,
+        description="run one node for all `cameras`, which share its network; false: a node for each, in its namespace",
     ),
     DeclareLaunchArgument("namespace", default_value="", description="namespace of the node"),
     DeclareLaunchArgument(
@@ -102,7 +108,11 @@ def _start(context: LaunchContext) -> list[Action]:
         launching.check_rviz()
     parameters |= {name: _is_true(values, name) for name in ("autostart", "use_sim_time")}
     actions: list[Action] = _dds_profile() if _is_true(values, "dds_profile") else []
-    actions += [_node(camera, values, parameters) for camera in cameras]
+    if values["cameras"] and _is_true(values, "one_process"):
+        parameters["cameras"] = launching.camera_names(values["cameras"])
+        actions.append(_node(launching.CameraNode(values["namespace"].strip("/"), "image"), values, parameters))
+    else:
+        actions += [_node(camera, values, parameters) for camera in cameras]
     if _is_true(values, "rviz"):
         actions.append(_rviz(cameras, values))
     return actions
@@ -152,9 +162,9 @@ def _dds_profile() -> list[Action]:
     return [SetEnvironmentVariable(name, value) for name, value in profile_environment().items()]
 
 
-def _typed(value: str | bool) -> ParameterValue:
+def _typed(value: str | bool | list[str]) -> ParameterValue | list[str]:
     """Return a value that launch does not guess the type of: weights may be called 1234."""
-    return ParameterValue(value, value_type=type(value))
+    return value if isinstance(value, list) else ParameterValue(value, value_type=type(value))
 
 
 def _is_true(values: dict[str, str], name: str) -> bool:

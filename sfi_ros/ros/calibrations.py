@@ -14,7 +14,6 @@ from sensor_msgs.msg import CameraInfo
 from sfi_ros.geometry.calibration import Calibration, CalibrationError
 from sfi_ros.ros.qos import camera_qos, latched_qos, overridable
 from sfi_ros.ros.stamps import nanoseconds
-from sfi_ros.ros.topics import camera_info_topic
 
 _KEPT: Final = 30  # messages, about a second of them
 _NEAR: Final = 10**9  # nanoseconds that the stamps of one camera's image and calibration may lie apart
@@ -28,14 +27,17 @@ class Calibrations:
 
     Args:
         node: to subscribe with.
+        topic: to subscribe to, absolute.
 
     Attributes:
         topic: that is subscribed to.
+        problem: why the newest result had no calibration; "" if it had one or there is none yet.
     """
 
-    def __init__(self, node: Node):
+    def __init__(self, node: Node, topic: str):
         self._node = node
-        self.topic = camera_info_topic(node)
+        self.topic = topic
+        self.problem = self._logged_problem = ""
         self._lock = threading.Lock()
         self._newest_first: deque[tuple[int, Calibration | str]] = deque(maxlen=_KEPT)  # or a problem
         self._latched: Subscription | None = None
@@ -85,6 +87,30 @@ class Calibrations:
         if isinstance(calibration, str):
             raise CalibrationError(calibration)
         return calibration
+
+    def of_result(self, stamp: int, image: tuple[int, int], result: tuple[int, int]) -> Calibration | None:
+        """Find the calibration of a result, None if there is none that can be used; `problem` then says why.
+
+        Asked for last, since a calibration may arrive after its image.
+
+        Args:
+            stamp: of the image, nanoseconds.
+            image, result: their width and height in pixels.
+        """
+        try:
+            calibration = self.of(stamp)
+            if calibration is None:
+                self.problem = f"no message arrived on {self.topic}"
+                return None
+            scaled = calibration.scaled(image, result)
+        except CalibrationError as error:
+            problem = f"{self.topic}: {error}"
+            if problem != self._logged_problem:  # an uncalibrated camera stays so: once is enough
+                self._node.get_logger().warning(f"~/camera_info is left out: {problem}")
+            self.problem = self._logged_problem = problem
+            return None
+        self.problem = ""
+        return scaled
 
     def _receive(self, message: CameraInfo) -> None:
         calibration: Calibration | str

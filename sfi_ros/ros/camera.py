@@ -17,7 +17,6 @@ from sfi_ros.ros.mailbox import Mailbox
 from sfi_ros.ros.monitor import COMPARABLE, Monitor
 from sfi_ros.ros.qos import camera_qos, overridable, publisher_problems
 from sfi_ros.ros.stamps import nanoseconds
-from sfi_ros.ros.topics import image_topic
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks
@@ -46,18 +45,19 @@ class Arrival:
 
 
 class Camera:
-    """A subscription to `image` (or `image/compressed`), while it is wanted.
+    """A subscription to the images of one camera, while they are wanted.
 
     Args:
         node: to subscribe with.
+        topic: of the images, absolute.
         transport: raw or compressed.
         mailbox: where frames go.
         monitor: what counts them.
     """
 
-    def __init__(self, node: Node, transport: str, mailbox: Mailbox[Arrival], monitor: Monitor):
+    def __init__(self, node: Node, topic: str, transport: str, mailbox: Mailbox[Arrival], monitor: Monitor):
         self._node, self._mailbox, self._monitor = node, mailbox, monitor
-        self.topic = image_topic(node, transport)
+        self.topic = topic
         self._type = Image if transport == "raw" else CompressedImage
         self._qos = camera_qos()
         self._incompatible = False

@@ -29,10 +29,10 @@ _BOOLEANS: Final = {"true": True, "false": False}
 
 @dataclass(frozen=True)
 class CameraNode:
-    """A node for one camera.
+    """A node for one camera, or the part that one camera has in a node for several: the topics are the same.
 
     Attributes:
-        namespace: of the node, without slashes around it; "" for none.
+        namespace: of the node or that part, without slashes around it; "" for none.
         image: topic of the camera, absolute or in `namespace`.
         camera_info: topic of its calibration; "" for the one beside the image.
     """
@@ -43,7 +43,7 @@ class CameraNode:
 
     @property
     def name(self) -> str:
-        """The node's full name."""
+        """The node's full name, before the names of its results."""
         return f"/{self.namespace}/inpaint" if self.namespace else "/inpaint"
 
     def image_topic(self, transport: str) -> str:
@@ -69,13 +69,22 @@ def camera_nodes(*, namespace: str, cameras: str, image: str, camera_info: str) 
         return [CameraNode(namespace, image, camera_info)]
     if camera_info:
         raise OptionError("camera_info is for one camera; with cameras:=… each has its own, <camera>/camera_info")
+    inside = [f"{namespace}/{name}" if namespace else name for name in camera_names(cameras)]
+    return [CameraNode(each, f"/{each}/image_raw") for each in inside]
+
+
+def camera_names(cameras: str) -> list[str]:
+    """Return the names in the launch argument `cameras`.
+
+    Raises:
+        OptionError: a name that ROS does not accept, or one that is there twice.
+    """
     names = [name.strip().strip("/") for name in cameras.split(",")]
     for name in names:
         _check_name("cameras", name)
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise OptionError(f"cameras names {', '.join(twice)} more than once")
-    inside = [f"{namespace}/{name}" if namespace else name for name in names]
-    return [CameraNode(each, f"/{each}/image_raw") for each in inside]
+    return names
 
 
 def overriding_parameters(arguments: Mapping[str, str]) -> dict[str, Any]:

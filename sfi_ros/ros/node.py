@@ -1,7 +1,8 @@
-"""The lifecycle node: a camera in, foreground masks and the background behind them out.
+"""The lifecycle node: cameras in, foreground masks and the background behind them out.
 
-configure loads the weights and warms up, activate listens to the camera, deactivate stops, cleanup frees the memory.
-Frames are worked on by a thread of their own (`worker`), so services, parameters and diagnostics answer meanwhile.
+configure loads the weights and warms up, activate listens to the cameras, deactivate stops, cleanup frees the memory.
+What belongs to one camera is its `channel`. Frames are worked on by a thread of their own (`worker`), so services,
+parameters and diagnostics answer meanwhile.
 `inpaint_node` is its executable.
 """
 
@@ -26,14 +27,11 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 
 from sfi_ros.inference import DefaultWeightsMissing, InferenceEngine
 from sfi_ros.ros import diagnostics
-from sfi_ros.ros.calibrations import Calibrations
-from sfi_ros.ros.camera import Arrival, Camera
+from sfi_ros.ros.camera import Arrival
+from sfi_ros.ros.channel import Channel
 from sfi_ros.ros.logs import RoutedLogs
-from sfi_ros.ros.mailbox import Mailbox
-from sfi_ros.ros.monitor import Monitor
+from sfi_ros.ros.mailbox import Mailboxes
 from sfi_ros.ros.parameters import Parameters
-from sfi_ros.ros.results import Results
-from sfi_ros.ros.topics import camera_info_topic, image_topic
 from sfi_ros.ros.worker import Worker
 
 SUCCESS, FAILURE, ERROR = (
@@ -60,15 +58,13 @@ class InpaintNode(LifecycleNode):
         self._routed_logs = RoutedLogs(self.get_logger())
         self._answer_impossible_transitions()
         self._engine: InferenceEngine | None = None
-        self._results: Results | None = None
-        self._calibrations: Calibrations | None = None
-        self._camera: Camera | None = None
         self._worker: Worker | None = None
         self._configure_problem = ""
         self._halted = threading.Event()
         self._settings = Parameters(self, is_configured=lambda: self._engine is not None)
-        self._mailbox: Mailbox[Arrival] = Mailbox()
-        self._monitor = Monitor()
+        cameras = self._settings.cameras
+        self._mailboxes: Mailboxes[Arrival] = Mailboxes(cameras)
+        self._channels = {name: Channel(self, name, self._settings.of(name), self._mailboxes[name]) for name in cameras}
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # Of a clock that never stops: with use_sim_time the node's own stands still while no bag plays.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -78,9 +74,7 @@ class InpaintNode(LifecycleNode):
         if self._settings["autostart"]:
             self._autostart_timer = self.create_timer(1e-3, self._autostart, clock=steady)
         backward = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True)
-        self._jumps = self.get_clock().create_jump_callback(
-            backward, post_callback=lambda _: self._monitor.time_jumped()
-        )
+        self._jumps = self.get_clock().create_jump_callback(backward, post_callback=lambda _: self._time_jumped())
 
     # --- lifecycle: rclpy swallows what a transition raises, so each is wrapped to say it ---
 
@@ -89,11 +83,11 @@ class InpaintNode(LifecycleNode):
         return self._attempt("configure", self._configure, otherwise=FAILURE)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Listen to the camera, at once or, when lazy, as soon as somebody subscribes to a result."""
+        """Listen to the cameras, at once or, when lazy, as soon as somebody subscribes to a result."""
         return self._attempt("activate", self._activate, otherwise=FAILURE)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Stop after the frame at hand."""
+        """Stop after the frames at hand."""
         return self._attempt("deactivate", self._deactivate, otherwise=ERROR)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -157,7 +151,8 @@ class InpaintNode(LifecycleNode):
 
     def _configure(self) -> None:
         engine = self._unless_halted(self._load)
-        self._results = Results(self, engine.weights_name)
+        for channel in self._channels.values():
+            channel.open(engine.weights_name)
         self._engine = engine
         self._configure_problem = ""
         self.get_logger().info(
@@ -178,7 +173,9 @@ class InpaintNode(LifecycleNode):
                 input_height=parameters["input_height"] or None,
                 output_size=parameters["output_size"],
             )
-        engine(np.zeros((*_WARM_UP_SIZE, 3), np.uint8))
+        image = np.zeros((*_WARM_UP_SIZE, 3), np.uint8)
+        for images in {1, len(self._channels)}:
+            engine([image] * images)
         return engine
 
     def _unless_halted(self, step: Callable[[], T]) -> T:
@@ -198,41 +195,21 @@ class InpaintNode(LifecycleNode):
         return result.result()
 
     def _activate(self) -> None:
-        self._monitor.start()
-        self._mailbox.clear()
-        topic = self._image_topic()
-        self._calibrations = Calibrations(self)
-        self._worker = Worker(
-            self,
-            topic,
-            self._calibrations,
-            self._settings,
-            self._engine,
-            self._mailbox,
-            self._results,
-            self._monitor,
-        )
+        for channel in self._channels.values():
+            channel.activate()
+        self._worker = Worker(self._channels, self._mailboxes, self._settings, self._engine)
         self._follow_demand()
-        self.get_logger().info(
-            f"active: camera {topic}, calibration {self._calibrations.topic}, "
-            f"results in {self.get_fully_qualified_name()}/"
-        )
 
     def _deactivate(self) -> None:
-        if self._camera is not None:
-            self._camera.close()
-            self._camera = None
-        if self._calibrations is not None:
-            self._calibrations.close()
-            self._calibrations = None
+        for channel in self._channels.values():
+            channel.deactivate()
         worker, self._worker = self._worker, None
         if worker is not None and not worker.stop(_STOP_TIMEOUT):
             raise RuntimeError(f"a frame has been in the network for {worker.busy_for:.0f} s; its thread was abandoned")
 
     def _release(self) -> None:
-        if self._results is not None:
-            self._results.close()
-            self._results = None
+        for channel in self._channels.values():
+            channel.close()
         self._engine = None
         gc.collect()
         if torch.cuda.is_available():
@@ -254,48 +231,32 @@ class InpaintNode(LifecycleNode):
             self._autostart_timer = self.create_timer(retry, self._autostart, clock=steady)
 
     def _follow_demand(self) -> None:
-        """Subscribe to the camera while results are wanted, and only then."""
+        """Subscribe to the cameras while results are wanted, and only then."""
         if self._worker is None:
             return
-        wanted = not self._settings["lazy"] or self._results.wanted()
-        if wanted and self._camera is None:
-            self._monitor.resume()
-            self._camera = Camera(self, self._settings["image_transport"], self._mailbox, self._monitor)
-        elif not wanted and self._camera is not None:
-            self._camera.close()
-            self._camera = None
+        for channel in self._channels.values():
+            channel.follow_demand()
+
+    def _time_jumped(self) -> None:
+        for channel in self._channels.values():
+            channel.monitor.time_jumped()
 
     def _report(self) -> None:
-        parameters, worker, camera = self._settings, self._worker, self._camera
-        if self._calibrations is not None:
-            self._calibrations.follow_publishers()
-        if camera is not None:
-            camera.warn()
+        worker = self._worker
         condition = diagnostics.Condition(
             lifecycle=self._state(),
             configure_problem=self._configure_problem,
-            demanded=camera is not None,
-            camera_problem=camera.problems() if camera else "",
-            remedy_for_loss=camera.remedy_for_loss if camera else "",
-            calibration_problem=worker.calibration_problem if worker and self._results.calibration_wanted() else "",
             untrained=self._engine is not None and not self._engine.is_trained,
             busy_for=worker.busy_for if worker else 0.0,
             worker_alive=worker is None or worker.alive,
             facts=self._facts(),
         )
-        limits = diagnostics.Limits(
-            **{
-                name: parameters[f"diagnostics.{name}"]
-                for name in ("stale_warn", "stale_error", "latency_warn", "latency_error", "stall_error")
-            }
-        )
-        name = f"{self.get_fully_qualified_name()[1:]}: camera"
-        message = DiagnosticArray(status=[diagnostics.status(name, condition, self._monitor.snapshot(), limits)])
+        message = DiagnosticArray(status=[channel.status(condition) for channel in self._channels.values()])
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)
 
     def _facts(self) -> dict[str, str]:
-        facts = {"camera topic": self._image_topic(), "calibration topic": camera_info_topic(self)}
+        facts: dict[str, str] = {}
         engine = self._engine
         if engine is not None:
             facts["weights"] = engine.weights_name
@@ -307,9 +268,6 @@ class InpaintNode(LifecycleNode):
                 facts["GPU"] = torch.cuda.get_device_name(engine.device)
                 facts["GPU memory (MiB)"] = f"{torch.cuda.memory_reserved(engine.device) / 2**20:.0f}"
         return facts
-
-    def _image_topic(self) -> str:
-        return image_topic(self, self._settings["image_transport"])
 
     def destroy_node(self) -> None:
         """Destroy what belongs to the node; nothing is logged through it any more.

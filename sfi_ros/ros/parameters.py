@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from sfi_ros.ros.settings import SETTINGS, Change, Setting
+from sfi_ros.ros.settings import CAMERA_SETTINGS, SETTINGS, Change, Setting
 
 
 class Parameters:
     """Declares `SETTINGS` on a node and watches over their changes.
 
+    For each of several cameras it also declares `CAMERA_SETTINGS` and, without a value, what a camera may have of its
+    own: `front.max_rate` beside `max_rate`.
+
     Args:
         node: whose parameters they are.
         is_configured: whether parameters of `Change.UNCONFIGURED` are in use now.
+
+    Attributes:
+        cameras: names of the cameras; one without a name, "", unless they are named.
 
     Raises:
         ValueError: a value given at start is not acceptable.
@@ -25,16 +32,36 @@ class Parameters:
 
     def __init__(self, node: Node, is_configured: Callable[[], bool]):
         self._node, self._is_configured = node, is_configured
-        self._settings = {setting.name: setting for setting in SETTINGS}
+        self._settings: dict[str, Setting] = {}
         for setting in SETTINGS:
-            node.declare_parameter(setting.name, setting.default, _descriptor(setting))
-            if problem := setting.problem(self[setting.name]):
-                raise ValueError(f"parameter {problem}")
+            self._declare(setting, setting.default)
+        named = [name for name in self["cameras"] if name]
+        if twice := sorted({name for name in named if named.count(name) > 1}):
+            raise ValueError(f"parameter cameras names {', '.join(twice)} more than once")
+        self.cameras: tuple[str, ...] = tuple(named) or ("",)
+        for camera in named:
+            for setting in CAMERA_SETTINGS:
+                self._declare(_of_camera(setting, camera), setting.default)
+            for setting in SETTINGS:
+                if setting.per_camera:
+                    own = _of_camera(setting, camera)
+                    self._declare(own, Parameter.Type.from_parameter_value(own.default))
         node.add_on_set_parameters_callback(self._accept)
 
     def __getitem__(self, name: str) -> Any:
-        """Return the value now; safe from any thread."""
-        return self._node.get_parameter(name).value
+        """Return the value now, None if it has none; safe from any thread."""
+        return self._node.get_parameter_or(name).value
+
+    def of(self, camera: str) -> CameraParameters:
+        """Return those of one of the cameras."""
+        return CameraParameters(self, camera)
+
+    def _declare(self, setting: Setting, default: Any) -> None:
+        self._settings[setting.name] = setting
+        self._node.declare_parameter(setting.name, default, _descriptor(setting))
+        value = self[setting.name]
+        if value is not None and (problem := setting.problem(value)):
+            raise ValueError(f"parameter {problem}")
 
     def _accept(self, changes: list[Parameter]) -> SetParametersResult:
         for change in changes:
@@ -47,6 +74,31 @@ class Parameters:
             if problem := setting.problem(change.value):
                 return SetParametersResult(successful=False, reason=problem)
         return SetParametersResult(successful=True)
+
+
+class CameraParameters:
+    """The parameters of one camera: its own where it has one, else that of all cameras.
+
+    Args:
+        parameters: of the node.
+        camera: its name; "" for the only one.
+    """
+
+    def __init__(self, parameters: Parameters, camera: str):
+        self._parameters, self._prefix = parameters, f"{camera}." if camera else ""
+
+    def __getitem__(self, name: str) -> Any:
+        """Return the value now; safe from any thread."""
+        if self._prefix:
+            own = self._parameters[self._prefix + name]
+            if own is not None:
+                return own
+        return self._parameters[name]
+
+
+def _of_camera(setting: Setting, camera: str) -> Setting:
+    """Return a setting as the camera's own."""
+    return replace(setting, name=f"{camera}.{setting.name}", description=f"of camera {camera}: {setting.description}")
 
 
 def _descriptor(setting: Setting) -> ParameterDescriptor:

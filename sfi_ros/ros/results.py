@@ -33,12 +33,13 @@ class Results:
     Args:
         node: to publish with.
         weights_name: goes into ~/scene.
+        prefix: of the topics: "~", or that of one of several cameras.
     """
 
-    def __init__(self, node: Node, weights_name: str):
-        self._node, self._weights_name = node, weights_name
-        self._images = {output: self._publisher(Image, f"~/{output.name}") for output in OUTPUTS}
-        self._camera_info = self._publisher(CameraInfo, "~/camera_info")
+    def __init__(self, node: Node, weights_name: str, prefix: str = "~"):
+        self._node, self._weights_name, self._prefix = node, weights_name, prefix
+        self._images = {output: self._publisher(Image, output.name) for output in OUTPUTS}
+        self._camera_info = self._publisher(CameraInfo, "camera_info")
         self._publishers = [*self._images.values(), self._camera_info]
         self._scene: Publisher | None = None
         if InpaintedScene is None:
@@ -46,7 +47,7 @@ class Results:
                 "~/scene is left out: sfi_ros/msg/InpaintedScene is not built (colcon build makes it)"
             )
         else:
-            self._scene = self._publisher(InpaintedScene, "~/scene")
+            self._scene = self._publisher(InpaintedScene, "scene")
             self._publishers.append(self._scene)
         self._label_infos: list[Publisher] = []
         if LabelInfo is None:
@@ -104,11 +105,13 @@ class Results:
         self._publishers, self._label_infos = [], []
 
     def _publisher(self, message_type: Any, topic: str) -> Publisher:
-        return self._node.create_publisher(message_type, topic, result_qos(), qos_overriding_options=overridable())
+        return self._node.create_publisher(
+            message_type, f"{self._prefix}/{topic}", result_qos(), qos_overriding_options=overridable()
+        )
 
     def _published_label_info(self, output: Output) -> Publisher:
         """Return a publisher that has said what the values of an output mean, to whoever subscribes later, too."""
-        publisher = self._node.create_publisher(LabelInfo, f"~/{output.label_info}", latched_qos())
+        publisher = self._node.create_publisher(LabelInfo, f"{self._prefix}/{output.label_info}", latched_qos())
         message = LabelInfo(threshold=0.0)
         message.header.stamp = self._node.get_clock().now().to_msg()
         message.class_map = [VisionClass(class_id=value, class_name=name) for value, name in enumerate(output.classes)]

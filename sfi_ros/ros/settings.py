@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
@@ -33,7 +34,8 @@ class Setting:
         change: when it may be changed.
         range: smallest and largest value of a number.
         choices: accepted values of a string.
-        pattern: what a string must match as a whole; `description` says it in words.
+        pattern: what a string, or each of several, must match as a whole; `description` says it in words.
+        per_camera: whether each of several cameras may have its own value, in the parameter `<camera>.<name>`.
     """
 
     name: str
@@ -43,12 +45,14 @@ class Setting:
     range: tuple[float, float] | None = None
     choices: tuple[str, ...] = ()
     pattern: str = ""
+    per_camera: bool = False
 
     def problem(self, value: Any) -> str | None:
         """Why `value` is not acceptable, or None."""
         if self.choices and value not in self.choices:
             return f"{self.name} is {value!r}; accepted are {', '.join(map(repr, self.choices))}"
-        if self.pattern and not re.fullmatch(self.pattern, value):
+        texts = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+        if self.pattern and not all(re.fullmatch(self.pattern, text) for text in texts):
             return f"{self.name} is {value!r}; it is {self.description}"
         if self.range is not None:
             low, high = self.range
@@ -56,6 +60,8 @@ class Setting:
                 return f"{self.name} is {value}; accepted is {low:g} to {high:g}"
         return None
 
+
+_NAME: Final = r"[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*"
 
 SETTINGS: Final = (
     Setting(
@@ -100,30 +106,51 @@ SETTINGS: Final = (
         range=(0, 256),
     ),
     Setting(
+        "cameras",
+        [""],
+        "names of several cameras of one process, which share its network: letters, digits and _ between slashes, no "
+        'digit first; [""] for one camera without a name',
+        Change.NEVER,
+        pattern=f"({_NAME})?",
+    ),
+    Setting(
+        "batch_window",
+        0.01,
+        "seconds that an image of one camera waits for those of others that are due, to share a pass of the network",
+        range=(0.0, 1.0),
+    ),
+    Setting(
         "image_transport",
         "raw",
         "raw subscribes to `image` (sensor_msgs/Image), compressed to `image/compressed` (sensor_msgs/CompressedImage)",
         Change.UNCONFIGURED,
         choices=("raw", "compressed"),
+        per_camera=True,
     ),
     Setting(
         "output_size",
         "input",
         "size of the published images: that of the camera's image or that of the network",
         choices=OUTPUT_SIZES,
+        per_camera=True,
     ),
-    Setting("foreground_threshold", 0.5, "probability above which a pixel is foreground", range=(0.0, 1.0)),
-    Setting("overlay_alpha", 0.5, "share of the class colour in ~/overlay", range=(0.0, 1.0)),
-    Setting("max_rate", 0.0, "most frames per second to infer; 0 for no limit", range=(0.0, 1000.0)),
-    Setting("lazy", True, "subscribe to the camera and infer only while somebody subscribes to a result"),
+    Setting(
+        "foreground_threshold", 0.5, "probability above which a pixel is foreground", range=(0.0, 1.0), per_camera=True
+    ),
+    Setting("overlay_alpha", 0.5, "share of the class colour in ~/overlay", range=(0.0, 1.0), per_camera=True),
+    Setting("max_rate", 0.0, "most frames per second to infer; 0 for no limit", range=(0.0, 1000.0), per_camera=True),
+    Setting(
+        "lazy", True, "subscribe to the camera and infer only while somebody subscribes to a result", per_camera=True
+    ),
     Setting(
         "significant_bits",
         MAX_SIGNIFICANT_BITS,
         "bits that the values of 16-bit images really have, counted from the low end: 12 for a 12-bit camera that does "
         "not shift its values up; the upper eight of them are used",
         range=(8, MAX_SIGNIFICANT_BITS),
+        per_camera=True,
     ),
-    Setting("max_megapixels", 24.0, "larger images are rejected", range=(0.01, 268.0)),
+    Setting("max_megapixels", 24.0, "larger images are rejected", range=(0.01, 268.0), per_camera=True),
     Setting("autostart", True, "configure and activate without a lifecycle manager", Change.NEVER),
     Setting(
         "autostart_retry",
@@ -132,10 +159,26 @@ SETTINGS: Final = (
         Change.NEVER,
         range=(0.0, 3600.0),
     ),
-    Setting("diagnostics.stale_warn", 1.0, "seconds without a frame until a warning", range=(0.0, 3600.0)),
-    Setting("diagnostics.stale_error", 5.0, "seconds without a frame until an error", range=(0.0, 3600.0)),
-    Setting("diagnostics.latency_warn", 0.3, "95th percentile of the latency in seconds: warning", range=(0.0, 3600.0)),
-    Setting("diagnostics.latency_error", 2.0, "95th percentile of the latency in seconds: error", range=(0.0, 3600.0)),
+    Setting(
+        "diagnostics.stale_warn", 1.0, "seconds without a frame until a warning", range=(0.0, 3600.0), per_camera=True
+    ),
+    Setting(
+        "diagnostics.stale_error", 5.0, "seconds without a frame until an error", range=(0.0, 3600.0), per_camera=True
+    ),
+    Setting(
+        "diagnostics.latency_warn",
+        0.3,
+        "95th percentile of the latency in seconds: warning",
+        range=(0.0, 3600.0),
+        per_camera=True,
+    ),
+    Setting(
+        "diagnostics.latency_error",
+        2.0,
+        "95th percentile of the latency in seconds: error",
+        range=(0.0, 3600.0),
+        per_camera=True,
+    ),
     Setting(
         "diagnostics.stall_error",
         10.0,
@@ -143,3 +186,21 @@ SETTINGS: Final = (
         range=(0.1, 3600.0),
     ),
 )
+
+CAMERA_SETTINGS: Final = (
+    Setting(
+        "image",
+        "",
+        "topic of the camera's images, in the node's namespace unless it begins with /; empty for <camera>/image_raw",
+        Change.UNCONFIGURED,
+        pattern=f"(/?{_NAME})?",
+    ),
+    Setting(
+        "camera_info",
+        "",
+        "topic of its calibration; empty for the one beside the images",
+        Change.UNCONFIGURED,
+        pattern=f"(/?{_NAME})?",
+    ),
+)
+"""Of each of several cameras, in parameters `<camera>.<name>`, beside those of `SETTINGS` that are `per_camera`."""

@@ -16,7 +16,19 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import engine, flops, machine, offline, released, ros_latency, soak, stand_ins, tables, workers
+from benchmarks import (
+    engine,
+    flops,
+    machine,
+    offline,
+    released,
+    ros_cameras,
+    ros_latency,
+    soak,
+    stand_ins,
+    tables,
+    workers,
+)
 from sfi_ros.frames.sources import SourceError
 from sfi_ros.inference import InferenceEngine
 from sfi_ros.inference.device import possible_precisions
@@ -358,3 +370,16 @@ def test_ros_latency_script(tmp_path):
     rows = json.loads(path.read_text())["tables"][0]["rows"]
     assert [row["profile"] for row in rows] == ["no", "yes"]
     assert all(row["sent"] == 10 and row["received"] > 0 for row in rows)
+
+
+def test_ros_cameras_script(tmp_path):
+    pytest.importorskip("rclpy", reason="needs ROS 2 (pip install '.[ros]')")
+    path, weights = tmp_path / "ros.json", tmp_path / "small.safetensors"
+    checkpoint.save(weights, zoo.build("fast-mobilenetv2").eval(), input_height=64)
+    small = ["--width", "64", "--height", "32", "--rate", "20", "--seconds", "0.5", "--rounds", "1"]
+    ros_cameras.main([*small, "--weights", str(weights), "--device", "cpu", "--json", str(path)])
+    together, apart = json.loads(path.read_text())["tables"][0]["rows"]
+    assert (together["way"], apart["way"]) == ("2, one process", "2, a process each")
+    assert min(together["slowest_s"], apart["slowest_s"]) > 0
+    assert 0 < together["shared_mib"] < apart["shared_mib"]
+    assert together["resident_mib"] < apart["resident_mib"]

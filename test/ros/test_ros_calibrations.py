@@ -15,7 +15,7 @@ from std_msgs.msg import Header
 from sfi_ros.geometry.calibration import Calibration, CalibrationError, camera_matrix
 from sfi_ros.ros.calibrations import Calibrations
 from sfi_ros.ros.camera_info import camera_info_message
-from sfi_ros.ros.topics import camera_info_topic, image_topic
+from sfi_ros.ros.topics import camera_info_topic, camera_topics, image_topic
 
 pytestmark = pytest.mark.timeout(600)
 SECOND = 10**9
@@ -32,7 +32,7 @@ def probe():
 
 @pytest.fixture
 def calibrations(probe):
-    calibrations = Calibrations(probe.node)
+    calibrations = Calibrations(probe.node, "/camera_info")
     yield calibrations
     calibrations.close()
 
@@ -96,7 +96,7 @@ def test_stamps_that_are_never_set(probe, calibrations):
 def test_one_that_was_published_once_and_latched_before_anybody_subscribed(probe):
     publisher = probe.node.create_publisher(CameraInfo, "/camera_info", LATCHED)
     publisher.publish(message(3 * SECOND, 77))
-    late = Calibrations(probe.node)
+    late = Calibrations(probe.node, "/camera_info")
 
     def arrived():
         late.follow_publishers()
@@ -171,6 +171,34 @@ def test_topics_as_image_transport_names_them(remappings, namespace, raw, compre
         assert image_topic(node, "raw") == raw
         assert image_topic(node, "compressed") == compressed
         assert camera_info_topic(node) == info
+    finally:
+        node.destroy_node()
+        rclpy.shutdown(context=context)
+
+
+@pytest.mark.parametrize(
+    ("remappings", "named", "image", "info"),
+    [
+        ([], {}, "/car/front/image_raw/compressed", "/car/front/camera_info"),
+        ([], {"image": "/cam0/image"}, "/cam0/image/compressed", "/cam0/camera_info"),
+        ([], {"image": "left/image", "camera_info": "info"}, "/car/left/image/compressed", "/car/info"),
+        (["front/image_raw:=/cam0/image"], {}, "/cam0/image/compressed", "/cam0/camera_info"),
+        (["front/camera_info:=/info"], {}, "/car/front/image_raw/compressed", "/info"),
+        (["image:=/other"], {}, "/car/front/image_raw/compressed", "/car/front/camera_info"),
+    ],
+)
+def test_topics_of_one_of_several_cameras(remappings, named, image, info):
+    context = rclpy.Context()
+    rclpy.init(args=[], context=context)
+    arguments = [word for remapping in remappings for word in ("-r", remapping)]
+    node = rclpy.create_node(
+        "n", context=context, namespace="/car", cli_args=["--ros-args", *arguments] if arguments else None
+    )
+    try:
+        topics = camera_topics(node, "front", "compressed", **named)
+        assert (topics.image, topics.camera_info) == (image, info)
+        assert (topics.results, topics.name) == ("front/n", "/car/front/n")
+        assert camera_topics(node, "", "raw").name == "/car/n"
     finally:
         node.destroy_node()
         rclpy.shutdown(context=context)

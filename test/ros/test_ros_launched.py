@@ -104,8 +104,8 @@ class Launch:
                 found.append(int(folder.name))
         return found
 
-    def wait_until_active(self, nodes: int = 1) -> None:
-        wait_for(lambda: self.log().count("active: camera") == nodes or self.ended(), "activation")
+    def wait_until_active(self, cameras: int = 1) -> None:
+        wait_for(lambda: self.log().count("active: camera") == cameras or self.ended(), "activation")
         assert not self.ended(), self.log()
 
 
@@ -169,9 +169,11 @@ def test_the_demo(launch, probe, tmp_path):
     assert not launched.processes()
 
 
-def test_ctrl_c_on_two_nodes_under_load(launch, probe, tmp_path):
+@pytest.mark.parametrize(("one_process", "processes"), [("true", 1), ("false", 2)])
+def test_ctrl_c_on_two_cameras_under_load(launch, probe, tmp_path, one_process, processes):
     weights = small_weights(tmp_path / "small.safetensors")
-    launched = launch("sfi_ros", "inpaint.launch.py", "cameras:=front,rear", f"weights:={weights}", "lazy:=false")
+    arguments = ("cameras:=front,rear", f"one_process:={one_process}", f"weights:={weights}", "lazy:=false")
+    launched = launch("sfi_ros", "inpaint.launch.py", *arguments)
     image = np.zeros((1080, 1920, 3), np.uint8)
     with Camera(probe, "/front/image_raw") as front, Camera(probe, "/rear/image_raw") as rear:
 
@@ -182,12 +184,12 @@ def test_ctrl_c_on_two_nodes_under_load(launch, probe, tmp_path):
                 int(probe.status(f"/{name}/inpaint").get("frames published", 0)) > 3 for name in ("front", "rear")
             )
 
-        launched.wait_until_active(nodes=2)
+        launched.wait_until_active(cameras=2)
         wait_for(show, "results of both")
         launched.ctrl_c()
         assert launched.wait() == 0
     log = launched.log()
-    assert log.count("process has finished cleanly") == 2
+    assert log.count("process has finished cleanly") == processes
     for complaint in ("process has died", "escalating", "Traceback", "[ERROR]"):
         assert complaint not in log
     assert not launched.processes()

@@ -9,10 +9,12 @@ import pytest
 pytest.importorskip("diagnostic_msgs", reason="ROS messages are not installed (pip install sfi_ros[ros])")
 
 from dataclasses import replace
+from types import SimpleNamespace
 
+from sfi_ros.ros import mailbox
 from sfi_ros.ros.dds import PROFILE, VARIABLES, lost_images_remedy
 from sfi_ros.ros.diagnostics import ERROR, OK, WARN, Condition, Limits, status
-from sfi_ros.ros.mailbox import Mailbox
+from sfi_ros.ros.mailbox import Mailboxes
 from sfi_ros.ros.monitor import STAGES, Monitor
 
 LIMITS = Limits(stale_warn=1.0, stale_error=5.0, latency_warn=0.3, latency_error=2.0, stall_error=10.0)
@@ -178,22 +180,98 @@ def test_a_resumed_camera_is_waited_for_anew():
 
 
 def test_the_newest_frame_wins():
-    mailbox = Mailbox()
-    assert mailbox.take(timeout=0.0) is None
-    assert not mailbox.put("old")
-    assert mailbox.put("new")
-    assert mailbox.take(timeout=0.0) == "new"
-    assert mailbox.take(timeout=0.0) is None
-    mailbox.put("stale")
-    mailbox.clear()
-    assert mailbox.take(timeout=0.0) is None
+    mailboxes = Mailboxes(["front"])
+    front = mailboxes["front"]
+    assert mailboxes.take(timeout=0.0) == {}
+    assert not front.put("old")
+    assert front.put("new")
+    assert mailboxes.take(timeout=0.0) == {"front": "new"}
+    assert mailboxes.take(timeout=0.0) == {}
+    front.put("stale")
+    front.clear()
+    assert mailboxes.take(timeout=0.0) == {}
 
 
-def test_who_waits_at_the_mailbox_is_woken():
-    mailbox = Mailbox()
+def test_who_waits_at_the_mailboxes_is_woken():
+    mailboxes = Mailboxes(["front", "rear"])
     taken = []
-    waiting = threading.Thread(target=lambda: taken.append(mailbox.take(timeout=60.0)))
+    waiting = threading.Thread(target=lambda: taken.append(mailboxes.take(timeout=60.0)))
     waiting.start()
-    mailbox.put("frame")
+    mailboxes["rear"].put("frame")
     waiting.join(60.0)
-    assert taken == ["frame"]
+    assert taken == [{"rear": "frame"}]
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The mailboxes' clock, which stands still: who would wait for it to go on waits forever."""
+    now = [1000.0]
+    monkeypatch.setattr(mailbox, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    return now
+
+
+def keeps_coming(box, clock, gap: float):
+    """Let two items come to a mailbox, the second one now."""
+    clock[0] -= gap
+    box.put("first")
+    clock[0] += gap
+    box.put("second")
+
+
+def test_frames_that_are_there_are_taken_together():
+    mailboxes = Mailboxes(["front", "rear", "side"])
+    mailboxes["rear"].put("r")
+    mailboxes["front"].put("f")
+    assert mailboxes.take(timeout=0.0, window=3600.0) == {"front": "f", "rear": "r"}
+
+
+def test_a_frame_waits_for_another_that_is_due():
+    mailboxes = Mailboxes(["front", "rear"])
+    for text in ("first", "second"):
+        mailboxes["rear"].put(text)
+    assert mailboxes.take(timeout=0.0) == {"rear": "second"}
+    mailboxes["front"].put("f")
+    taken = []
+    waiting = threading.Thread(target=lambda: taken.append(mailboxes.take(timeout=60.0, window=60.0)))
+    waiting.start()
+    assert not taken
+    mailboxes["rear"].put("r")
+    waiting.join(120.0)
+    assert taken == [{"front": "f", "rear": "r"}]
+
+
+@pytest.mark.timeout(60)
+def test_nobody_waits_for_a_camera_that_is_dead_or_not_due(clock):
+    mailboxes = Mailboxes(["front", "dead", "once", "slow", "ended"])
+    mailboxes["once"].put("o")
+    keeps_coming(mailboxes["dead"], clock, gap=0.03)
+    clock[0] += 100.0
+    keeps_coming(mailboxes["slow"], clock, gap=0.5)
+    keeps_coming(mailboxes["ended"], clock, gap=0.03)
+    mailboxes.take(timeout=0.0)
+    mailboxes["ended"].clear()  # the node has unsubscribed
+    mailboxes["front"].put("f")
+    assert mailboxes.take(timeout=0.0, window=0.1) == {"front": "f"}
+
+
+@pytest.mark.timeout(60)
+def test_a_frame_that_has_waited_for_the_network_does_not_wait_for_other_frames(clock):
+    mailboxes = Mailboxes(["front", "rear"])
+    keeps_coming(mailboxes["rear"], clock, gap=0.15)
+    mailboxes.take(timeout=0.0)
+    mailboxes["front"].put("f")
+    clock[0] += 0.12
+    assert mailboxes.take(timeout=0.0, window=0.1) == {"front": "f"}
+
+
+@pytest.mark.timeout(60)
+def test_a_mailbox_at_rest_keeps_the_newest_until_its_time(clock):
+    mailboxes = Mailboxes(["front", "rear"])
+    mailboxes["front"].rest(until=clock[0] + 10.0)
+    mailboxes["front"].put("old")
+    assert mailboxes.take(timeout=0.0) == {}
+    mailboxes["rear"].put("r")
+    mailboxes["front"].put("new")
+    assert mailboxes.take(timeout=0.0, window=0.1) == {"rear": "r"}
+    clock[0] += 10.0
+    assert mailboxes.take(timeout=0.0) == {"front": "new"}
