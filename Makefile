@@ -11,10 +11,10 @@ LIMIT ?=
 BENCH ?= out/bench
 COMPARE ?=
 UPGRADE ?=
-TESTED := ros,training,export,test
+TESTED := torch,light,ros,training,export,test
 EXTRAS := $(TESTED),fleet,lint
 
-.PHONY: setup demo test test-lowest lint format bench constraints clean
+.PHONY: setup demo test test-lowest lint format bench weights constraints clean
 
 setup: $(STAMP)
 
@@ -50,6 +50,12 @@ bench: setup
 	$(BIN)/python benchmarks/engine.py $(call report,engine)
 	$(BIN)/python benchmarks/engine.py --networks fast-mobilenetv2 --cameras 1,2,4 --seconds 2 $(call report,cameras)
 	$(BIN)/python benchmarks/training.py $(call report,training)
+
+# The default weights for vehicles without PyTorch: published beside the checkpoint, not kept in the repository.
+WEIGHTS := sfi_ros/weights/default
+
+weights: setup
+	$(BIN)/python -m sfi_ros.cli export $(WEIGHTS).safetensors -o $(WEIGHTS).onnx --stored float16
 
 # Pins what a changed pyproject.toml asks for and leaves other pins alone; UPGRADE=1 takes the newest of everything.
 UV := build/uv/bin/uv

@@ -15,6 +15,11 @@ def proportional(process: int | str = "self") -> int:
     return _bytes("smaps_rollup", "Pss", process)
 
 
+def private(process: int | str = "self") -> int:
+    """Bytes that are in memory now and not mapped from files, which other processes could share."""
+    return _bytes("status", "RssAnon", process)
+
+
 def peak_resident() -> int:
     """Bytes that were in memory at most. (getrusage would count the parent's in a child.)"""
     return _bytes("status", "VmHWM", "self")

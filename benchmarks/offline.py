@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import cv2
 
 from benchmarks import stand_ins, tables
-from sfi_ros.inference.processor import available_cores
+from sfi_ros.inference.threads import available_cores
 
 PICTURES = 8  # different ones, in turn
 

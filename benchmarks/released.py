@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from sfi_ros.inference import Scene
 from sfi_ros.inference.scene import Timing
 from sfi_ros.network import checkpoint, mpi
-from sfi_ros.network.preprocessing import network_size, normalize
+from sfi_ros.network.image_format import network_size
+from sfi_ros.network.preprocessing import normalize
 from sfi_ros.network.scene_network import SceneNetwork
 from sfi_ros.network.sfi_net import SFINet
 
@@ -62,7 +63,7 @@ class ReleasedEngine:
     """
 
     def __init__(self, weights: Path, *, device: str = "cpu", input_height: int = 256):
-        self.device, self.dtype, self.backend = torch.device(device), torch.float32, "eager, literal MPI"
+        self.device, self.precision, self.backend = device, "float32", "eager, literal MPI"
         self.input_height = input_height
         self.network = with_literal_fill(checkpoint.load(weights).network).to(self.device)
 
@@ -88,5 +89,5 @@ class ReleasedEngine:
         return [Scene(*of_image, timing) for of_image in zip(*planes, strict=True)]
 
     def _finish(self) -> None:
-        if self.device.type == "cuda":
+        if self.device != "cpu":
             torch.cuda.synchronize(self.device)

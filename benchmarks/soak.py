@@ -84,7 +84,7 @@ class Soak:
                     equal = min(equal, float((scene.background == first).mean()))
         row: tables.Row = {"round": number, "frames": inferred, "frames_per_second": inferred / seconds}
         row |= {"resident_mb": resident() / 1e6, "equal": equal}
-        if self.engine.device.type == "cuda":
+        if self.engine.device != "cpu":
             row["allocated_mb"] = torch.cuda.memory_allocated(self.engine.device) / 1e6
             row["reserved_mb"] = torch.cuda.memory_reserved(self.engine.device) / 1e6
         return row
@@ -130,7 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     soak = Soak(engine, options.sizes, options.batches)
     numbers = track(range(options.rounds), f"{options.frames} frames", console=Console(stderr=True), transient=True)
     rows = [soak.round(number, options.frames // options.rounds) for number in numbers]
-    title = f"Memory of {options.network}, {engine.dtype}, {engine.backend} on {engine.device}".replace("torch.", "")
+    title = f"Memory of {options.network}, {engine.precision}, {engine.backend} on {engine.device}"
     grown = {key: growth(rows, key) for key in ("resident_mb", "reserved_mb") if rows[0].get(key)}
     notes = [NOTE, *(f"growth of {key}, later rounds over earlier: {value:+.2%}" for key, value in grown.items())]
     tables.report(options, tables.Table("soak", title, COLUMNS, rows, notes), growth=grown)

@@ -36,7 +36,8 @@ import torch
 from rich.console import Console
 from rich.markup import escape
 
-from sfi_ros.inference.processor import available_cores, this_processor
+from sfi_ros.inference.processor import this_processor
+from sfi_ros.inference.threads import available_cores
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("torch", "torchvision", "numpy", "opencv-python-headless", "opencv-python", "onnxruntime", "triton")

@@ -20,7 +20,7 @@ import torch
 from benchmarks import released
 from benchmarks.memory import peak_resident
 from sfi_ros.inference import InferenceEngine
-from sfi_ros.network.preprocessing import network_size
+from sfi_ros.network.image_format import network_size
 
 LITERAL = "literal"  # the backend of the baseline
 
@@ -162,7 +162,7 @@ def serve(connection: Connection, case: Case, weights: Path, frames_file: Path) 
     try:
         engine = case.load(weights)
         engine(next(batches))
-        connection.send(("ready", str(engine.dtype).removeprefix("torch.")))
+        connection.send(("ready", engine.precision))
         while True:
             times = Times()
             deadline = time.perf_counter() + connection.recv()
@@ -176,7 +176,7 @@ def serve(connection: Connection, case: Case, weights: Path, frames_file: Path) 
                 timing = scenes[0].timing
                 times.stages.append((timing.preprocess, timing.network, timing.postprocess))
             times.foreground = [scene.foreground_share for scene in scenes]
-            if engine.device.type == "cpu":
+            if engine.device == "cpu":
                 times.memory = peak_resident() - before
             elif case.backend not in ("onnxruntime", "tensorrt"):  # whose memory PyTorch knows nothing of
                 times.memory = torch.cuda.memory_reserved(engine.device)

@@ -5,6 +5,8 @@ sfi bag IN... -o OUT     a rosbag2 -> a rosbag2 with the results, at the stamps 
 sfi info WEIGHTS         what a checkpoint is
 sfi convert IN OUT       a checkpoint of the authors' released code -> one of ours
 sfi export IN -o OUT     a checkpoint -> an ONNX file or a torch.export program, for runtimes that know nothing of us
+
+PyTorch is imported where a command needs it: `sfi run` and `sfi bag` do without where they run an exported file.
 """
 
 from __future__ import annotations
@@ -31,13 +33,10 @@ from rich.text import Text
 
 from sfi_ros import __version__
 from sfi_ros.errors import OptionError, SfiError
-from sfi_ros.export.exporter import MAX_SIDE, export_onnx, export_program
 from sfi_ros.frames.sources import UNSEEN_SEED
 from sfi_ros.inference import DefaultWeightsMissing, InferenceEngine
 from sfi_ros.inference.onnx_network import read_exported
-from sfi_ros.inference.processor import available_cores
-from sfi_ros.network import checkpoint
-from sfi_ros.network.released import import_released
+from sfi_ros.inference.threads import available_cores
 from sfi_ros.offline import fleet
 from sfi_ros.offline.bag import USUAL_OUTPUTS, BagRun
 from sfi_ros.offline.engine_options import EngineOptions
@@ -46,7 +45,8 @@ from sfi_ros.offline.run import Run
 from sfi_ros.offline.stopping import StopSignals
 from sfi_ros.offline.summary import RunSummary
 from sfi_ros.offline.task import Report, Task
-from sfi_ros.options import BACKENDS
+from sfi_ros.optional import require_pytorch
+from sfi_ros.options import BACKENDS, MAX_EXPORT_SIDE, STORED
 from sfi_ros.outputs import OUTPUTS, OVERLAY
 
 MAX_ENCODERS = 8  # threads
@@ -172,9 +172,15 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument(
         "--max-side",
         type=_positive,
-        default=MAX_SIDE,
+        default=MAX_EXPORT_SIDE,
         metavar="PIXELS",
         help="longest side of images of any size (default: %(default)s)",
+    )
+    export.add_argument(
+        "--stored",
+        choices=STORED,
+        default="float32",
+        help="numbers that the weights are stored in; computed is in float32 (default: %(default)s)",
     )
     export.set_defaults(command=_export)
     return parser
@@ -384,12 +390,19 @@ def _info(arguments: argparse.Namespace, _: StopSignals) -> int:
 def _facts(weights: Path) -> dict[str, Any]:
     """Return the metadata of a checkpoint or an exported file; loading it proves that the file is whole."""
     if weights.suffix != ".onnx":
+        require_pytorch(f"to look into the checkpoint {weights}")
+        from sfi_ros.network import checkpoint
+
         return asdict(checkpoint.load(weights).metadata)
     metadata, record = read_exported(weights)
     return asdict(metadata) | {"exported": asdict(record)}
 
 
 def _convert(arguments: argparse.Namespace, _: StopSignals) -> int:
+    require_pytorch("`sfi convert`")
+    from sfi_ros.network import checkpoint
+    from sfi_ros.network.released import import_released
+
     network = import_released(arguments.released, arguments.name)
     checkpoint.save(
         arguments.output,
@@ -402,6 +415,9 @@ def _convert(arguments: argparse.Namespace, _: StopSignals) -> int:
 
 
 def _export(arguments: argparse.Namespace, _: StopSignals) -> int:
+    require_pytorch("`sfi export`")
+    from sfi_ros.export.exporter import export_onnx, export_program
+
     write = export_onnx if arguments.format == "onnx" else export_program
     exported = write(
         arguments.weights,
@@ -409,6 +425,7 @@ def _export(arguments: argparse.Namespace, _: StopSignals) -> int:
         input_height=arguments.input_height,
         size=arguments.size,
         max_side=arguments.max_side,
+        stored=arguments.stored,
     )
     _say(f"{exported.path} written")
     if exported.difference is None:

@@ -22,6 +22,12 @@ EXPERIMENTAL: Final = {
 OUTPUT_SIZES: Final = ("input", "network")
 INPUT_HEIGHTS: Final = (32, 4096)  # least and greatest, in pixels
 
+STORED: Final = ("float32", "float16")
+"""Numbers that an exported file's weights can be stored in; it computes in float32."""
+
+MAX_EXPORT_SIDE: Final = 2048
+"""Longest side, in pixels, that an exported file for any size takes unless told otherwise."""
+
 
 def experimental(setting: str) -> str | None:
     """Return what to tell those who ask for a setting (`key=value`) that is experimental; None for all others."""

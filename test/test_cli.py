@@ -89,10 +89,10 @@ def test_synthetic_street_is_scored(tmp_path, weights):
     assert cv2.imread(str(out / "comparison" / "frame_000000.png")) is not None
 
 
-@pytest.mark.parametrize(("cores", "torch_threads", "expected"), [(8, 8, 7), (1, 1, 1), (8, 1, 1), (4, 16, 3)])
-def test_a_core_is_left_to_reading_and_writing(monkeypatch, cores, torch_threads, expected):
+@pytest.mark.parametrize(("cores", "usual", "expected"), [(8, 8, 7), (1, 1, 1), (8, 1, 1), (4, 16, 3)])
+def test_a_core_is_left_to_reading_and_writing(monkeypatch, cores, usual, expected):
     monkeypatch.setattr(engine_options, "available_cores", lambda: cores)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: torch_threads)
+    monkeypatch.setattr(engine_options, "usual_threads", lambda: usual)
     assert engine_options._network_threads() == expected
 
 

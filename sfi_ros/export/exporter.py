@@ -18,12 +18,13 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from sfi_ros.errors import OptionError, SfiError, UnavailableError
 from sfi_ros.export.traceable import TraceableNetwork
 from sfi_ros.files import replacing
+from sfi_ros.inference.fused_network import folded, rounded
 from sfi_ros.inference.onnx_file import parse_onnx
 from sfi_ros.inference.onnx_network import EXPORT_KEY, METADATA_KEY, ExportRecord, OnnxNetwork, read_exported
 from sfi_ros.network import checkpoint
@@ -31,10 +32,9 @@ from sfi_ros.network.checkpoint import Checkpoint
 from sfi_ros.network.metadata import to_json
 from sfi_ros.network.outputs import SceneLogits
 from sfi_ros.network.preprocessing import normalize
+from sfi_ros.network.scene_network import SceneNetwork
+from sfi_ros.options import MAX_EXPORT_SIDE, STORED
 from sfi_ros.synthetic import SyntheticStreet
-
-MAX_SIDE: Final = 2048
-"""Longest side, in pixels, that a file for any size takes unless told otherwise."""
 
 MAX_BATCH: Final = 1024
 """Images at once; torch 2.6 cannot do without a limit."""
@@ -73,7 +73,8 @@ def export_onnx(
     *,
     input_height: int | None = None,
     size: Size | None = None,
-    max_side: int = MAX_SIDE,
+    max_side: int = MAX_EXPORT_SIDE,
+    stored: str = "float32",
 ) -> Exported:
     """Write a checkpoint's network as ONNX. Takes about half a minute for the default network.
 
@@ -86,6 +87,8 @@ def export_onnx(
             the network was trained for. Engines run it at this height by default.
         size: (height, width) of the images that the file takes; None for any. One size runs a little faster.
         max_side: where `size` is None, the longest side of the images that the file takes; more costs a little time.
+        stored: numbers that the weights of convolutions are stored in, one of `STORED`. "float16" halves the file; what
+            computes them in float32 sees rounded weights, and the file is compared with a network of these.
 
     Raises:
         MissingFileError, CheckpointError: see `checkpoint.load`.
@@ -104,7 +107,7 @@ def export_onnx(
             f"torch {torch.__version__} cannot translate this network to ONNX: export it with torch 2.7 or newer (what "
             "runs the file needs no torch), or as a torch.export program"
         )
-    plan = _Plan.make(weights, input_height, size, max_side, OPSET)
+    plan = _Plan.make(weights, input_height, size, max_side, OPSET, stored)
     program = plan.trace()
     with _tracing(plan.record):
         translated: Any = torch.onnx.export(
@@ -123,9 +126,19 @@ def export_onnx(
         read_exported(partial)
         if importlib.util.find_spec("onnxruntime") is None:
             return None
-        return OnnxNetwork(partial, device=torch.device("cpu"))
+        return by_onnxruntime(OnnxNetwork(partial, device="cpu"))
 
     return _write_checked(path, plan, write)
+
+
+def by_onnxruntime(network: OnnxNetwork) -> Runner:
+    """Return an exported network as one of PyTorch's."""
+
+    def run(images: Tensor) -> SceneLogits:
+        foreground, background = network(images.numpy())
+        return SceneLogits(torch.from_numpy(background), torch.from_numpy(foreground))
+
+    return run
 
 
 def onnx_is_possible() -> bool:
@@ -139,19 +152,20 @@ def export_program(
     *,
     input_height: int | None = None,
     size: Size | None = None,
-    max_side: int = MAX_SIDE,
+    max_side: int = MAX_EXPORT_SIDE,
+    stored: str = "float32",
 ) -> Exported:
     """Write a checkpoint's network as a `torch.export` program, for `torch.export.load` and AOTInductor.
 
     Args:
-        weights, input_height, size, max_side: see `export_onnx`.
+        weights, input_height, size, max_side, stored: see `export_onnx`; the size of a program stays.
         path: file to write, ending in .pt2. The program takes `image` and returns a dictionary.
 
     Raises:
         MissingFileError, CheckpointError, OptionError, ExportError: see `export_onnx`.
     """
     path = _checked_path(path, ".pt2")
-    plan = _Plan.make(weights, input_height, size, max_side, None)
+    plan = _Plan.make(weights, input_height, size, max_side, None, stored)
     program = plan.trace()
 
     def write(partial: Path) -> Runner:
@@ -179,8 +193,16 @@ class _Plan:
 
     @classmethod
     def make(
-        cls, weights: str | Path, input_height: int | None, size: Size | None, max_side: int, opset: int | None
+        cls,
+        weights: str | Path,
+        input_height: int | None,
+        size: Size | None,
+        max_side: int,
+        opset: int | None,
+        stored: str = "float32",
     ) -> _Plan:
+        if stored not in STORED:
+            raise OptionError(f"stored must be one of {', '.join(STORED)}; got {stored!r}")
         loaded = checkpoint.load(weights)
         network = loaded.network
         if network.options.mask_source == "given":
@@ -205,7 +227,10 @@ class _Plan:
             min_side=limits[0],
             max_side=limits[1],
             graph_sha256="",
+            stored=stored,
         )
+        if stored == "float16":
+            loaded = replace(loaded, network=with_half_weights(loaded.network))
         return cls(replace(loaded, metadata=replace(loaded.metadata, input_height=height)), record)
 
     def texts(self, graph_sha256: str = "") -> dict[str, str]:
@@ -237,6 +262,15 @@ class _Plan:
             noise = np.random.default_rng(number).integers(0, 256, frames[0].shape, dtype=np.uint8)
             yield _as_batch(*frames)
             yield _as_batch(noise)
+
+
+def with_half_weights(network: SceneNetwork) -> SceneNetwork:
+    """Return a copy for inference whose convolutions' weights are numbers of float16, held as float32."""
+    rounded_copy: Any = folded(network, torch.device("cpu"), torch.float32).to(memory_format=torch.contiguous_format)
+    for part in rounded_copy.modules():
+        if isinstance(part, nn.Conv2d):
+            part.weight.data = rounded(part.weight, torch.float16).float()
+    return rounded_copy
 
 
 def _as_batch(*images: np.ndarray) -> Tensor:
@@ -294,6 +328,8 @@ def _labelled(proto: Any, plan: _Plan) -> bytes:
     import onnx  # optional
 
     graph = proto.graph
+    if plan.record.stored == "float16":
+        _halve_weights(graph)
     dims = graph.input[0].type.tensor_type.shape.dim
     names = {dims[axis].dim_param: name for axis, name in ((0, "batch"), (2, "height"), (3, "width"))}
     for value in (*graph.input, *graph.output, *graph.value_info):
@@ -309,6 +345,25 @@ def _labelled(proto: Any, plan: _Plan) -> bytes:
     onnx.helper.set_model_props(proto, plan.texts(graph_sha256))
     onnx.checker.check_model(proto, full_check=True)
     return proto.SerializeToString()
+
+
+def _halve_weights(graph: Any) -> None:
+    """Store weights of convolutions in float16 where that changes none; what loads the file makes float32 of them."""
+    import onnx  # optional
+
+    casts = []
+    for tensor in graph.initializer:
+        if tensor.data_type != onnx.TensorProto.FLOAT or len(tensor.dims) != 4:
+            continue
+        values = onnx.numpy_helper.to_array(tensor)
+        halves = values.astype(np.float16)
+        if np.array_equal(halves.astype(np.float32), values):
+            name = tensor.name
+            tensor.CopyFrom(onnx.numpy_helper.from_array(halves, f"{name}.float16"))
+            casts.append(onnx.helper.make_node("Cast", [tensor.name], [name], to=onnx.TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 @contextmanager

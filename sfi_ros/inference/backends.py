@@ -1,4 +1,8 @@
-"""What computes the network: PyTorch, `torch.compile` or ONNX Runtime, on a CPU or a GPU."""
+"""What computes the network: PyTorch, `torch.compile` or ONNX Runtime, on a CPU or a GPU.
+
+The file of weights decides: a checkpoint is PyTorch's, an exported file ONNX Runtime's. Only what that needs is
+imported, so that a vehicle that runs exported files needs no PyTorch.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +14,13 @@ from typing import Final, Protocol
 
 import cv2
 import numpy as np
-import torch
 
 from sfi_ros.errors import OptionError
-from sfi_ros.inference import processor
-from sfi_ros.inference.camera_network import CameraNetwork
-from sfi_ros.inference.compiled_network import CompiledNetwork
-from sfi_ros.inference.cpu_pipeline import CpuPipeline, NetworkRunner
-from sfi_ros.inference.cuda_pipeline import CudaPipeline
-from sfi_ros.inference.device import choose_device, choose_precision
-from sfi_ros.inference.fused_network import folded, folded_for_onednn
-from sfi_ros.inference.processor import available_cores
 from sfi_ros.inference.scene import Scene
-from sfi_ros.inference.weights import load_weights
-from sfi_ros.network.checkpoint import Metadata
+from sfi_ros.inference.threads import available_cores
+from sfi_ros.inference.weights import default_weights
+from sfi_ros.network.metadata import Metadata
+from sfi_ros.optional import require_pytorch
 from sfi_ros.options import BACKENDS, experimental
 
 logger = logging.getLogger(__name__)
@@ -39,6 +36,12 @@ class Pipeline(Protocol):
     ) -> list[Scene]:
         """See `CpuPipeline.__call__`."""
 
+    def facts(self) -> dict[str, str]:
+        """Return what else there is to say about where it runs, for people."""
+
+    def close(self) -> None:
+        """Let go of the network and its memory; it cannot be used any more."""
+
 
 @dataclass(frozen=True)
 class Model:
@@ -49,16 +52,16 @@ class Model:
         metadata: of the checkpoint.
         weights_name: what to call its weights.
         backend: one of `BACKENDS` but "auto".
-        device: where it runs.
-        dtype: what it computes in.
+        device: where it runs: "cpu", "cuda" or "cuda:N".
+        precision: what it computes in, one of `PRECISIONS` but "auto".
     """
 
     pipeline: Pipeline
     metadata: Metadata
     weights_name: str
     backend: str
-    device: torch.device
-    dtype: torch.dtype
+    device: str
+    precision: str
 
 
 def open_model(
@@ -87,7 +90,8 @@ def open_model(
     """
     if backend not in BACKENDS:
         raise OptionError(f"unknown backend {backend!r}; use {', '.join(BACKENDS)}")
-    is_onnx = weights is not None and Path(weights).suffix == ".onnx"
+    path = default_weights() if weights is None else Path(weights)
+    is_onnx = path.suffix == ".onnx"
     if backend == "auto":
         backend = "onnxruntime" if is_onnx else "pytorch"
     if is_onnx != (backend in _FOR_ONNX):
@@ -96,40 +100,15 @@ def open_model(
     if warning := experimental(f"backend={backend}"):
         logger.warning("%s", warning)
     if threads is not None:
-        _bound_threads(threads)
-    chosen = choose_device(device)
+        if threads < 1:
+            raise OptionError(f"threads must be at least 1; got {threads}")
+        threads = min(threads, available_cores())  # more threads than cores wait for each other
+        cv2.setNumThreads(threads)
     if is_onnx:
-        return _open_onnx(Path(str(weights)), backend, chosen, precision, threads)
-    dtype = choose_precision(precision, chosen)
-    checkpoint, name = load_weights(weights)
-    if checkpoint.network.options.mask_source == "given":
-        raise OptionError(
-            f"{name} was trained with mask_source='given': it predicts no mask of its own, so it cannot run on a "
-            "camera alone"
-        )
-    if backend == "pytorch" and chosen.type == "cpu" and processor.this_processor().has_onednn:
-        network = folded_for_onednn(checkpoint.network, dtype)
-    else:
-        network = folded(checkpoint.network, chosen, dtype)
-    camera = CameraNetwork(network, chosen, dtype)
-    run: NetworkRunner = CompiledNetwork(camera, chosen) if backend == "compile" else camera
-    pipeline = CpuPipeline(run) if chosen.type == "cpu" else CudaPipeline(run, chosen)
-    return Model(pipeline, checkpoint.metadata, name, backend, chosen, dtype)
+        from sfi_ros.inference.from_export import open_exported  # ONNX Runtime is optional
 
+        return open_exported(path, device=device, precision=precision, backend=backend, threads=threads)
+    require_pytorch(f"the checkpoint {path}")
+    from sfi_ros.inference.from_checkpoint import open_checkpoint
 
-def _open_onnx(path: Path, backend: str, device: torch.device, precision: str, threads: int | None) -> Model:
-    if precision not in ("auto", "float32"):
-        raise OptionError(f"an exported network computes in float32; got precision {precision!r}: use auto")
-    from sfi_ros.inference.onnx_network import OnnxNetwork  # ONNX Runtime is optional
-
-    provider = "tensorrt" if backend == "tensorrt" else None  # None: that of the device
-    network = OnnxNetwork(path, device=device, threads=threads, provider=provider)
-    return Model(CpuPipeline(network), network.metadata, path.name, backend, device, torch.float32)
-
-
-def _bound_threads(threads: int) -> None:
-    if threads < 1:
-        raise OptionError(f"threads must be at least 1; got {threads}")
-    threads = min(threads, available_cores())  # more threads than cores wait for each other
-    torch.set_num_threads(threads)
-    cv2.setNumThreads(threads)
+    return open_checkpoint(path, weights is None, device=device, precision=precision, backend=backend, threads=threads)

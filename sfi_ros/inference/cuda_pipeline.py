@@ -9,6 +9,7 @@ Results lie in pinned memory, which becomes the scenes' own: who keeps scenes ke
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 import time
@@ -20,13 +21,14 @@ from typing import Final
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sfi_ros.classes import FOREGROUND_THRESHOLD
-from sfi_ros.inference.decision import decide_on_device
 from sfi_ros.inference.scene import Scene, Timing
+from sfi_ros.network.image_format import network_size
 from sfi_ros.network.outputs import SceneLogits, to_probabilities
-from sfi_ros.network.preprocessing import network_size, resize_images
+from sfi_ros.network.preprocessing import resize_images
 
 KEPT_GRAPHS: Final = 8
 """For that many combinations of batch, image size, network height and output size memory is held on the GPU."""
@@ -55,12 +57,31 @@ def infer_on_device(
         at_input_size: whether the result has the images' size, else the network's.
 
     Returns:
-        (N, 4, *size) uint8, see `decision.decide_on_device`.
+        (N, 4, *size) uint8, see `decide_on_device`.
     """
     height, width = images.shape[1:3]
     small = network_size(height, width, input_height)
     probabilities = to_probabilities(network(resize_images(images.permute(0, 3, 1, 2), small)))
     return decide_on_device(probabilities, (height, width) if at_input_size else small, threshold)
+
+
+def decide_on_device(probabilities: Tensor, size: tuple[int, int], threshold: Tensor) -> Tensor:
+    """Decide on a batch, on any device, without looking at a value on the host.
+
+    Args:
+        probabilities: (N, 4, h, w) floating point of 0..1, as for `decision.decide_on_host`.
+        size: (height, width) of the result.
+        threshold: () floating point, probability above which a pixel is foreground.
+
+    Returns:
+        (N, 4, *size) uint8, the planes of `decision.decide_on_host`.
+    """
+    if probabilities.shape[-2:] != size:
+        probabilities = F.interpolate(probabilities, size=size, mode="bilinear", align_corners=False)
+    objects = probabilities[:, 0]
+    confidence, classes = probabilities[:, 1:].max(1)
+    planes = (objects > threshold, classes, (confidence * 255).round_(), (objects * 255).round_())
+    return torch.stack([plane.to(torch.uint8) for plane in planes], 1)
 
 
 class CudaPipeline:
@@ -84,8 +105,23 @@ class CudaPipeline:
         Groups of different sizes are under way at the same time: while one is computed, the next is uploaded and the
         previous one downloaded.
         """
-        with self._lock:
+        with self._lock, torch.inference_mode():
             return self._infer(groups, input_height, at_input_size, threshold)
+
+    def facts(self) -> dict[str, str]:
+        """Return the GPU's name, and how much of its memory PyTorch holds."""
+        return {
+            "GPU": torch.cuda.get_device_name(self._device),
+            "GPU memory (MiB)": f"{torch.cuda.memory_reserved(self._device) / 2**20:.0f}",
+        }
+
+    def close(self) -> None:
+        """Let go of the network and of all memory on the GPU; it cannot be used any more."""
+        with self._lock:
+            self._graphs.clear()
+            del self._network
+            gc.collect()
+            torch.cuda.empty_cache()
 
     def _infer(
         self, groups: Sequence[Sequence[np.ndarray]], input_height: int, at_input_size: bool, threshold: float

@@ -1,6 +1,6 @@
-"""From probabilities to what a scene says: the same decision by NumPy and OpenCV on the host, and by PyTorch on a GPU.
+"""From logits to probabilities, and from these to what a scene says, by NumPy and OpenCV.
 
-Both return planes in the order of the fields of `Scene`.
+`cuda_pipeline` decides the same on a GPU.
 """
 
 from __future__ import annotations
@@ -9,11 +9,9 @@ import math
 
 import cv2
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 Planes = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+"""In the order of the fields of `Scene`."""
 
 
 def decide_on_host(probabilities: np.ndarray, size: tuple[int, int], threshold: float) -> Planes:
@@ -46,20 +44,20 @@ def decide_on_host(probabilities: np.ndarray, size: tuple[int, int], threshold: 
     return foreground.view(np.uint8), classes, confidence, objects
 
 
-def decide_on_device(probabilities: Tensor, size: tuple[int, int], threshold: Tensor) -> Tensor:
-    """Decide on a batch, on any device, without looking at a value on the host.
+def probabilities_of(foreground: np.ndarray, background: np.ndarray) -> np.ndarray:
+    """From logits to probabilities, as `network.outputs.to_probabilities` with PyTorch.
 
     Args:
-        probabilities: (N, 4, h, w) floating point of 0..1, as for `decide_on_host`.
-        size: (height, width) of the result.
-        threshold: () floating point, probability above which a pixel is foreground.
+        foreground: (N, K, h, w) float32 logits, one for each foreground class.
+        background: (N, 3, h, w) float32 logits.
 
     Returns:
-        (N, 4, *size) uint8, the planes of `decide_on_host`.
+        (N, 4, h, w) float32: of being foreground, and of the background being road, sidewalk, other.
     """
-    if probabilities.shape[-2:] != size:
-        probabilities = F.interpolate(probabilities, size=size, mode="bilinear", align_corners=False)
-    objects = probabilities[:, 0]
-    confidence, classes = probabilities[:, 1:].max(1)
-    planes = (objects > threshold, classes, (confidence * 255).round_(), (objects * 255).round_())
-    return torch.stack([plane.to(torch.uint8) for plane in planes], 1)
+    n, classes, height, width = background.shape
+    probabilities = np.empty((n, 1 + classes, height, width), np.float32)
+    with np.errstate(over="ignore"):  # exp(-x) of a far negative x is infinite, and the probability 0
+        probabilities[:, 0] = 1 / (1 + np.exp(-foreground.max(1)))
+    powers = np.exp(background - background.max(1, keepdims=True), out=probabilities[:, 1:])
+    powers /= powers.sum(1, keepdims=True)
+    return probabilities

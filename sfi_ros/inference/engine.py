@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Literal, overload
 
 import numpy as np
-import torch
 
 from sfi_ros.classes import FOREGROUND_THRESHOLD
 from sfi_ros.errors import ImageError, OptionError
@@ -39,7 +38,7 @@ class InferenceEngine:
     Attributes:
         metadata: of the checkpoint.
         weights_name: what to call these weights.
-        device, dtype, backend: where, in what numbers and by what the network is computed.
+        device, precision, backend: where, in what numbers and by what the network is computed, by their names.
 
     `output_size` and `foreground_threshold` may be changed between calls.
 
@@ -64,7 +63,7 @@ class InferenceEngine:
         if not smallest <= height <= largest:
             raise OptionError(f"input_height must be within {smallest}..{largest}; got {height}")
         self.metadata, self.weights_name = model.metadata, model.weights_name
-        self.device, self.dtype, self.backend = model.device, model.dtype, model.backend
+        self.device, self.precision, self.backend = model.device, model.precision, model.backend
         self.input_height = height
         self.output_size = output_size
         self.foreground_threshold = foreground_threshold
@@ -86,13 +85,14 @@ class InferenceEngine:
         """Load a checkpoint or an exported network, by default the weights that ship.
 
         Args:
-            weights: a `.safetensors` checkpoint or an `.onnx` file of `sfi export`; None means the default weights
-                or, with a warning, an untrained network if none ship.
+            weights: a `.safetensors` checkpoint or an `.onnx` file of `sfi export`, which needs no PyTorch; None means
+                the default weights (see `weights.default_weights`) or, with a warning, an untrained network if none
+                ship.
             device: see `device.choose_device`.
             precision: see `device.choose_precision`.
             backend: see `backends.open_model`.
-            threads: most CPU threads of this process's PyTorch, OpenCV and ONNX Runtime, of the cores that there are;
-                None leaves them as they are.
+            threads: most CPU threads of this process's OpenCV and of what computes the network, of the cores that there
+                are; None leaves them as they are.
             input_height, output_size, foreground_threshold: see `InferenceEngine`.
 
         Raises:
@@ -120,7 +120,6 @@ class InferenceEngine:
     @overload
     def __call__(self, images: Sequence[np.ndarray]) -> list[Scene]: ...
 
-    @torch.inference_mode()
     def __call__(self, images: np.ndarray | Sequence[np.ndarray]) -> Scene | list[Scene]:
         """Infer one image, or several; neighbours of one size in a list share a batch.
 
@@ -144,6 +143,14 @@ class InferenceEngine:
             else:
                 groups.append([check_image(image, position)])
         return self._infer(groups)
+
+    def facts(self) -> dict[str, str]:
+        """Return what else there is to say about where it runs, such as the GPU's name, for people."""
+        return self._pipeline.facts()
+
+    def close(self) -> None:
+        """Let go of the network and its memory; the engine cannot be used any more."""
+        self._pipeline.close()
 
     def _infer(self, groups: list[list[np.ndarray]]) -> list[Scene]:
         at_input_size = self.output_size == "input"

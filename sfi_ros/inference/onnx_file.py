@@ -15,7 +15,7 @@ from typing import Final, Literal
 
 from sfi_ros.errors import shown
 from sfi_ros.network.metadata import CheckpointError
-from sfi_ros.network.tensor_file import check_file
+from sfi_ros.network.weights_file import check_file
 
 MAX_FILE: Final = 1 << 30
 """Bytes; `paper-resnet50` has 0.24e9."""

@@ -1,4 +1,4 @@
-"""ONNX Runtime as a backend: runs the files that `sfi export` writes."""
+"""ONNX Runtime as a backend: runs the files that `sfi export` writes. PyTorch is not needed for that."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from sfi_ros.classes import BACKGROUND_CLASSES
 from sfi_ros.errors import ImageError, OptionError, UnavailableError, shown
 from sfi_ros.inference.onnx_file import OnnxFile, read_onnx
+from sfi_ros.inference.threads import usual_threads
 from sfi_ros.network.metadata import CheckpointError, Metadata, from_json, require, require_integer
-from sfi_ros.network.outputs import SceneLogits
+from sfi_ros.optional import has_pytorch
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +49,7 @@ class ExportRecord:
         size: (height, width) of the images; None for any.
         min_side, max_side: limits of both sides where `size` is None, in pixels.
         graph_sha256: hash of the ONNX file but for its metadata; "" for a PyTorch program.
+        stored: numbers that its convolutions' weights are stored in, "float32" or "float16"; it computes in float32.
 
     Raises:
         OptionError: a value of another type or out of its range.
@@ -62,9 +63,10 @@ class ExportRecord:
     min_side: int
     max_side: int
     graph_sha256: str
+    stored: str = "float32"
 
     def __post_init__(self) -> None:
-        for name in ("weights", "weights_sha256", "torch", "graph_sha256"):
+        for name in ("weights", "weights_sha256", "torch", "graph_sha256", "stored"):
             require(isinstance(getattr(self, name), str), name, "a text", getattr(self, name))
         if self.opset is not None:
             require_integer("opset", self.opset, 1, 1000)
@@ -81,14 +83,14 @@ class OnnxNetwork:
 
     Args:
         path: `.onnx` file of `sfi export`.
-        device: where to run it. Images and logits are on the CPU in any case; ONNX Runtime copies them.
-        threads: most CPU threads; None for as many as PyTorch uses.
+        device: where to run it, "cpu", "cuda" or "cuda:N". Images and logits are on the CPU in any case; ONNX Runtime
+            copies them.
+        threads: most CPU threads; None for `usual_threads`.
         provider: "cpu", "cuda" or "tensorrt" (on a CUDA device); None for that of the device.
 
     Attributes:
         metadata: of the checkpoint that was exported.
         record: how, and for which images.
-        dtype: what it computes in.
 
     Raises:
         MissingFileError: no such file.
@@ -97,28 +99,24 @@ class OnnxNetwork:
         UnavailableError: ONNX Runtime or its provider is not installed or does not start; no other takes its place.
     """
 
-    dtype: Final = torch.float32
-
-    def __init__(
-        self, path: str | Path, *, device: torch.device, threads: int | None = None, provider: str | None = None
-    ):
+    def __init__(self, path: str | Path, *, device: str, threads: int | None = None, provider: str | None = None):
         ort = import_onnxruntime()
         self._path = Path(path)
         self._name = _provider_name(ort, device, provider)
         file, self.metadata, self.record = _read(self._path)
         options = ort.SessionOptions()
-        options.intra_op_num_threads = threads or torch.get_num_threads()
+        options.intra_op_num_threads = threads or usual_threads()
         options.inter_op_num_threads = 1
         # Idle threads would spin, on cores that a robot's other processes need.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         settings: dict[str, str] = {}
-        if device.type == "cuda":
-            settings["device_id"] = str(device.index or 0)
+        if device != "cpu":
+            settings["device_id"] = device.partition(":")[2] or "0"
             if hasattr(ort, "preload_dlls"):
                 ort.preload_dlls()  # CUDA and cuDNN as PyTorch's wheels brought them
         providers = [(self._name, settings)]
-        self._seen: set[torch.Size] | None = None  # shapes, where each new one may be compiled
+        self._seen: set[tuple[int, ...]] | None = None  # shapes, where each new one may be compiled
         if self._name == PROVIDERS["tensorrt"]:
             providers.append((PROVIDERS["cuda"], dict(settings)))  # for what TensorRT leaves out
             settings |= _tensorrt_settings(engine_cache(ort, file.graph_sha256, device))
@@ -134,26 +132,28 @@ class OnnxNetwork:
                 f"TensorRT) have the versions that onnxruntime {ort.__version__} was built for, or use device 'cpu'"
             )
 
-    def __call__(self, images: Tensor) -> SceneLogits:
+    def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Run the network.
 
         Args:
-            images: (N, 3, h, w) uint8 RGB on the CPU, of the size that the file is for.
+            images: (N, 3, h, w) uint8 RGB, of the size that the file is for.
 
         Returns:
-            Logits of size (h, w), float32, on the CPU.
+            Logits of the foreground, (N, K, h, w), and of the background, (N, 3, h, w), both float32.
 
         Raises:
             ImageError: images that the file is not for.
         """
         self._check(images)
         self._announce(images.shape)
-        foreground, background = self._session.run(["foreground", "background"], {"image": images.contiguous().numpy()})
-        return SceneLogits(torch.from_numpy(background), torch.from_numpy(foreground))
+        foreground, background = self._session.run(
+            ["foreground", "background"], {"image": np.ascontiguousarray(images)}
+        )
+        return foreground, background
 
-    def _check(self, images: Tensor) -> None:
-        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
-            raise ImageError(f"images must be (N, 3, h, w) uint8; got {tuple(images.shape)} of {images.dtype}")
+    def _check(self, images: np.ndarray) -> None:
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != 3:
+            raise ImageError(f"images must be (N, 3, h, w) uint8; got {images.shape} of {images.dtype}")
         height, width = images.shape[-2:]
         record = self.record
         if record.size is not None and (height, width) != record.size:
@@ -167,7 +167,7 @@ class OnnxNetwork:
                 f"{height}x{width}: export it with --max-side or --size"
             )
 
-    def _announce(self, shape: torch.Size) -> None:
+    def _announce(self, shape: tuple[int, ...]) -> None:
         if self._seen is not None and shape not in self._seen:
             self._seen.add(shape)
             size = "x".join(map(str, shape))
@@ -222,21 +222,30 @@ def _check_graph(session: Any, metadata: Metadata, path: Path) -> None:
             raise CheckpointError(f"{path} is not a network of `sfi export`: its inputs and outputs are {shown(found)}")
 
 
-def engine_cache(ort: ModuleType, graph_sha256: str, device: torch.device) -> Path:
+def engine_cache(ort: ModuleType, graph_sha256: str, device: str) -> Path:
     """Where TensorRT keeps what it compiles: one folder for each GPU model, versions and graph. It is made."""
-    gpu = torch.cuda.get_device_name(device).replace(" ", "-")
+    gpu = _gpu_name(device).replace(" ", "-")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = cache / "sfi_ros" / "tensorrt" / f"{gpu}-ort{ort.__version__}-trt{_tensorrt_version()}-{graph_sha256[:16]}"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
-def _provider_name(ort: ModuleType, device: torch.device, provider: str | None) -> str:
-    provider = provider or device.type
+def _gpu_name(device: str) -> str:
+    """Return what PyTorch calls a GPU. Without PyTorch TensorRT's own names, which hold its kind, must do."""
+    if not has_pytorch():
+        return "gpu"
+    import torch
+
+    return torch.cuda.get_device_name(device)
+
+
+def _provider_name(ort: ModuleType, device: str, provider: str | None) -> str:
+    provider = provider or device.partition(":")[0]
     if provider not in PROVIDERS:
         raise OptionError(f"unknown provider {provider!r}; use {', '.join(PROVIDERS)}")
-    if (provider == "cpu") != (device.type == "cpu"):
-        raise OptionError(f"provider {provider!r} does not run on device {str(device)!r}")
+    if (provider == "cpu") != (device == "cpu"):
+        raise OptionError(f"provider {provider!r} does not run on device {device!r}")
     name = PROVIDERS[provider]
     available = ort.get_available_providers()
     if name not in available:

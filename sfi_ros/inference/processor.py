@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import platform
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,11 +62,6 @@ def this_processor() -> Processor:
         has_bfloat16=has_bfloat16,
         has_fast_bfloat16=has_bfloat16 and instructions == "AVX512" and _has_avx512_bf16(),
     )
-
-
-def available_cores() -> int:
-    """Return the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @torch.inference_mode()

@@ -16,19 +16,17 @@ from typing import Any, Final, Literal
 from urllib.error import URLError
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from sfi_ros.errors import MissingFileError, OptionError, UnavailableError
-from sfi_ros.network.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+from sfi_ros.network.classifiers import Architecture, build_classifier
+from sfi_ros.network.image_format import IMAGENET_MEAN, IMAGENET_STD
 from sfi_ros.network.tensor_file import TensorFile
-
-Architecture = Literal["resnet18", "resnet50", "mobilenet_v2"]
 
 Pretrained = str | Path | None
 """ImageNet weights: none, "imagenet" (a download) or the path of a .safetensors file."""
 
-_IMAGENET_WEIGHTS: Final[dict[str, str]] = {
+_IMAGENET_WEIGHTS: Final[dict[Architecture, str]] = {
     "resnet18": "IMAGENET1K_V1",
     "resnet50": "IMAGENET1K_V1",
     "mobilenet_v2": "IMAGENET1K_V2",
@@ -62,8 +60,8 @@ class LoadReport:
         return "; ".join(parts)
 
 
-def torchvision_model(architecture: Architecture, pretrained: Pretrained) -> tuple[Any, tuple[LoadReport, ...]]:
-    """Build a torchvision classifier without its head, with random, downloaded or local weights.
+def imagenet_model(architecture: Architecture, pretrained: Pretrained) -> tuple[Any, tuple[LoadReport, ...]]:
+    """Build a classifier of torchvision's without its head, with random, downloaded or local weights.
 
     Args:
         architecture: torchvision's name.
@@ -74,18 +72,20 @@ def torchvision_model(architecture: Architecture, pretrained: Pretrained) -> tup
     Raises:
         MissingFileError, CheckpointError: there is no such file, or it cannot be read.
         OptionError: the file holds nothing that fits the architecture.
-        UnavailableError: the download failed.
+        UnavailableError: the download failed, or torchvision, which does it, is not installed.
     """
-    model = torchvision.models.get_model(architecture, weights=None)
-    if hasattr(model, "fc"):
-        model.fc = nn.Identity()
-    else:
-        model.classifier = nn.Identity()
+    model = build_classifier(architecture)
     if pretrained is None:
         return model, ()
     if str(pretrained) != "imagenet":
         return model, (load_matching(model, read_pretrained(pretrained), str(pretrained)),)
     name = _IMAGENET_WEIGHTS[architecture]
+    try:
+        import torchvision  # takes as long to import as PyTorch, and is needed for nothing else
+    except ImportError as error:
+        raise UnavailableError(
+            "ImageNet weights are downloaded by torchvision, which is not installed: pip install 'sfi_ros[training]'"
+        ) from error
     try:
         state = torchvision.models.get_model_weights(architecture)[name].get_state_dict(progress=False)
     except (URLError, OSError) as error:
@@ -386,7 +386,7 @@ def efficientnet_lite0(pretrained: Pretrained) -> tuple[EfficientNetLite0, tuple
 
     Raises:
         OptionError: "imagenet", for which there is no download, or a file that does not fit.
-        MissingFileError, CheckpointError: see `torchvision_model`.
+        MissingFileError, CheckpointError: see `imagenet_model`.
     """
     model = EfficientNetLite0()
     if pretrained is None:
@@ -436,7 +436,7 @@ class Encoder:
 
 def _fast_resnet(architecture: Architecture) -> Callable[[Pretrained], Encoder]:
     def cut(pretrained: Pretrained) -> Encoder:
-        model, reports = torchvision_model(architecture, pretrained)
+        model, reports = imagenet_model(architecture, pretrained)
         own = copy.deepcopy(model)
         late = ResNetLate(model, strides=(2, 1), dilations=(1, 2))
         return Encoder(ResNetEarly(model), late, ResNetLate(own, strides=(2, 2), dilations=(1, 1)), reports)
@@ -445,7 +445,7 @@ def _fast_resnet(architecture: Architecture) -> Callable[[Pretrained], Encoder]:
 
 
 def _fast_mobilenet(pretrained: Pretrained) -> Encoder:
-    model, reports = torchvision_model("mobilenet_v2", pretrained)
+    model, reports = imagenet_model("mobilenet_v2", pretrained)
     own = copy.deepcopy(model)
     late, own_late = MobileNetV2Late(model, last_stride=1), MobileNetV2Late(own, last_stride=2)
     return Encoder(MobileNetV2Early(model), late, own_late, reports)

@@ -15,8 +15,8 @@ from typing import Any, Final, TypeVar
 from sfi_ros import __version__
 from sfi_ros.classes import BACKGROUND_CLASSES
 from sfi_ros.errors import OptionError, SfiError, shown
-from sfi_ros.network.outputs import NetworkOptions
-from sfi_ros.network.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+from sfi_ros.network.image_format import IMAGENET_MEAN, IMAGENET_STD
+from sfi_ros.network.options import NetworkOptions
 from sfi_ros.options import INPUT_HEIGHTS
 
 FORMAT: Final = 1

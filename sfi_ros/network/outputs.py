@@ -1,22 +1,11 @@
-"""What every network takes as options and returns."""
+"""What every network returns."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Final, Literal, get_args
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-
-from sfi_ros.errors import OptionError, shown
-from sfi_ros.network.mpi import BOUNDARIES, Boundary
-
-MpiPosition = Literal["image", "block2", "block4", "logits"]
-Fill = Literal["mpi", "zero"]
-MaskSource = Literal["predicted", "given"]
-
-MAX_FOREGROUND_CLASSES: Final = 64
-"""Every class costs memory at full size; Cityscapes has 10."""
 
 
 @dataclass
@@ -45,56 +34,3 @@ def to_probabilities(logits: SceneLogits) -> Tensor:
     """
     objects = logits.foreground.float().sigmoid().amax(1, keepdim=True)
     return torch.cat([objects, logits.background.float().softmax(1)], 1)
-
-
-@dataclass(frozen=True)
-class NetworkOptions:
-    """What may vary within one architecture.
-
-    Attributes:
-        mpi_position: where the foreground is filled: in the image, behind block 2 (the paper's choice), behind
-            block 4, or in the logits (paper, Table III).
-        fill: "mpi", or "zero" for naive blacking out (paper, Table IV).
-        mask_source: "predicted", or "given": every call must then bring a mask.
-        foreground_classes: 1, or several; MPI fills their union.
-        boundary: "dilated" as in the paper, or "raw" as in the released code; see `mpi.max_pool_inpaint`.
-
-    Raises:
-        OptionError: a value that is not one of these.
-    """
-
-    mpi_position: MpiPosition = "block2"
-    fill: Fill = "mpi"
-    mask_source: MaskSource = "predicted"
-    foreground_classes: int = 1
-    boundary: Boundary = "dilated"
-
-    def __post_init__(self) -> None:
-        allowed: dict[str, tuple[str, ...]] = {
-            "mpi_position": get_args(MpiPosition),
-            "fill": get_args(Fill),
-            "mask_source": get_args(MaskSource),
-            "boundary": BOUNDARIES,
-        }
-        for name, values in allowed.items():
-            if getattr(self, name) not in values:
-                raise OptionError(f"{name} must be one of {', '.join(values)}; got {shown(repr(getattr(self, name)))}")
-        count = self.foreground_classes
-        if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= MAX_FOREGROUND_CLASSES:
-            limit = MAX_FOREGROUND_CLASSES
-            raise OptionError(
-                f"foreground_classes must be a positive integer of at most {limit}; got {shown(repr(count))}"
-            )
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> NetworkOptions:
-        """Build from a dictionary, such as a checkpoint's metadata; unknown names are an OptionError."""
-        known = [field.name for field in fields(cls)]
-        unknown = ", ".join(sorted(str(name) for name in values if name not in known))
-        if unknown:
-            raise OptionError(f"unknown network options {shown(unknown)}; known are {', '.join(known)}")
-        return cls(**values)
-
-    def to_dict(self) -> dict[str, Any]:
-        """All options by name, of types that JSON knows."""
-        return asdict(self)

@@ -1,25 +1,15 @@
-"""From camera images to what a network reads, and back: sizes, antialiased resizing, ImageNet normalisation, padding.
+"""From camera images to what a network reads, and back: antialiased resizing, ImageNet normalisation, padding.
 
 Training, evaluation and the engine all import these, so that a network sees on the vehicle what it saw in training.
 """
 
 from __future__ import annotations
 
-from typing import Final
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
-IMAGENET_STD: Final = (0.229, 0.224, 0.225)
-
-
-def network_size(height: int, width: int, input_height: int) -> tuple[int, int]:
-    """Return the (height, width) at which an image is processed: `input_height` high, its aspect ratio kept."""
-    if min(height, width, input_height) < 1:
-        raise ValueError(f"sizes must be positive; got an image of {width}x{height} and input_height {input_height}")
-    return input_height, max(1, round(width * input_height / height))
+from sfi_ros.network.image_format import IMAGENET_MEAN, IMAGENET_STD
 
 
 def resize_images(images: Tensor, size: tuple[int, int]) -> Tensor:

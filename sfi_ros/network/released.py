@@ -15,7 +15,8 @@ from torch import Tensor
 from sfi_ros.errors import shown
 from sfi_ros.network.checkpoint import CheckpointError, check_fit, empty_network, fill
 from sfi_ros.network.scene_network import SceneNetwork
-from sfi_ros.network.tensor_file import StoredTensor, check_file
+from sfi_ros.network.tensor_file import StoredTensor
+from sfi_ros.network.weights_file import check_file
 
 MAX_CONTENT: Final = 2 << 30
 """Most bytes that a file may unpack to; `paper-resnet50` with Adam's averages has 0.7e9."""

@@ -9,7 +9,8 @@ from sfi_ros.classes import FOREGROUND_THRESHOLD
 from sfi_ros.network.backbones import LoadReport
 from sfi_ros.network.decoders import LightDecoder, PyramidDecoder
 from sfi_ros.network.mpi import max_pool_inpaint, zero_fill
-from sfi_ros.network.outputs import NetworkOptions, SceneLogits
+from sfi_ros.network.options import NetworkOptions
+from sfi_ros.network.outputs import SceneLogits
 from sfi_ros.network.preprocessing import pad_to_multiple
 
 Size = tuple[int, int] | torch.Size

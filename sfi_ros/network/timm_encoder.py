@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from sfi_ros.errors import OptionError, UnavailableError, shown
 from sfi_ros.network.backbones import Encoder, FastEncoder, LoadReport, Pretrained, load_matching, read_pretrained
-from sfi_ros.network.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+from sfi_ros.network.image_format import IMAGENET_MEAN, IMAGENET_STD
 
 PREFIX = "fast-timm:"
 """How the names of such networks begin; what follows is timm's name."""

@@ -12,15 +12,15 @@ from sfi_ros.classes import BACKGROUND_CLASSES
 from sfi_ros.errors import OptionError, shown
 from sfi_ros.network.backbones import (
     FAST_ENCODERS,
-    Architecture,
     FastEncoder,
     LoadReport,
     Pretrained,
     ResNetEarly,
     ResNetLate,
+    imagenet_model,
     restride,
-    torchvision_model,
 )
+from sfi_ros.network.classifiers import Architecture
 from sfi_ros.network.decoders import (
     LightDecoder,
     LightForeground,
@@ -28,7 +28,7 @@ from sfi_ros.network.decoders import (
     SeparateForeground,
     SharedForeground,
 )
-from sfi_ros.network.outputs import NetworkOptions
+from sfi_ros.network.options import NetworkOptions
 from sfi_ros.network.scene_network import SceneNetwork
 from sfi_ros.network.sfi_net import SFINet
 from sfi_ros.network.timm_encoder import PREFIX, timm_encoder
@@ -51,7 +51,7 @@ def build(name: str, *, pretrained: Pretrained = None, **options: Any) -> SceneN
 
     Raises:
         OptionError: an unknown name or option.
-        SfiError: see `backbones.torchvision_model`.
+        SfiError: see `backbones.imagenet_model`.
     """
     if name.startswith(PREFIX):
         return _fast(timm_encoder(name.removeprefix(PREFIX)))(name, pretrained, options)
@@ -124,7 +124,7 @@ def _dilated_resnet(
     architecture: Architecture, pretrained: Pretrained
 ) -> tuple[ResNetEarly, ResNetLate, PyramidDecoder, tuple[LoadReport, ...]]:
     """Return the paper's encoder, blocks 3 and 4 at stride 8, and its decoder."""
-    resnet, reports = torchvision_model(architecture, pretrained)
+    resnet, reports = imagenet_model(architecture, pretrained)
     late = ResNetLate(resnet, strides=(1, 1), dilations=(2, 4))
     return ResNetEarly(resnet), late, PyramidDecoder(late.channels, len(BACKGROUND_CLASSES)), reports
 
@@ -137,7 +137,7 @@ def _separate_foreground(
     A local file with the weights of another main encoder does not fit it: the branch then starts at random.
     """
     fits = architecture == "resnet18" or pretrained in (None, "imagenet")
-    resnet, reports = torchvision_model("resnet18", pretrained if fits else None)
+    resnet, reports = imagenet_model("resnet18", pretrained if fits else None)
     restride(resnet.layer1, 1, 2)
     restride(resnet.layer2, 1, 2)
     return SeparateForeground(ResNetEarly(resnet), options.foreground_classes), reports

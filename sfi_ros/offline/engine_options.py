@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from sfi_ros.inference import DEFAULT_WEIGHTS, InferenceEngine
+from sfi_ros.inference import InferenceEngine
 from sfi_ros.inference.engine import OutputSize
-from sfi_ros.inference.processor import available_cores
+from sfi_ros.inference.threads import available_cores, usual_threads
+from sfi_ros.inference.weights import default_weights
 from sfi_ros.offline.resume import digest
 
 
@@ -43,9 +42,9 @@ class EngineOptions:
 
     def weights_digest(self) -> str:
         """Return the digest of the weights' file."""
-        return digest(self.weights or DEFAULT_WEIGHTS)
+        return digest(self.weights or default_weights())
 
 
 def _network_threads() -> int:
     """Return all cores but one; no more than OMP_NUM_THREADS."""
-    return max(1, min(torch.get_num_threads(), available_cores() - 1))
+    return max(1, min(usual_threads(), available_cores() - 1))

@@ -23,7 +23,7 @@ from typing import Any, Final
 
 from sfi_ros.errors import OptionError, SfiError, UnavailableError
 from sfi_ros.inference import InferenceEngine, Timing
-from sfi_ros.inference.processor import available_cores
+from sfi_ros.inference.threads import available_cores
 from sfi_ros.offline.engine_options import EngineOptions
 from sfi_ros.offline.summary import RunSummary
 from sfi_ros.offline.task import Before, Plan, Report, Task

@@ -44,8 +44,8 @@ def engine_settings(engine: InferenceEngine, weights_digest: str) -> Settings:
     return {
         "weights": f"{engine.weights_name} {weights_digest}".strip(),
         "network": engine.metadata.name,
-        "device": engine.device.type,
-        "precision": str(engine.dtype).removeprefix("torch."),
+        "device": engine.device.partition(":")[0],
+        "precision": engine.precision,
         "backend": engine.backend,
         "input height": engine.input_height,
         "size": engine.output_size,

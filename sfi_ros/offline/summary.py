@@ -95,8 +95,8 @@ def engine_facts(engine: InferenceEngine) -> dict[str, Any]:
         "weights": engine.weights_name,
         "trained": engine.is_trained,
         "network": engine.metadata.name,
-        "device": str(engine.device),
-        "precision": str(engine.dtype).removeprefix("torch."),
+        "device": engine.device,
+        "precision": engine.precision,
         "backend": engine.backend,
         "input_height": engine.input_height,
     }

@@ -17,7 +17,6 @@ from concurrent.futures import Future, wait
 from typing import TypeVar
 
 import numpy as np
-import torch
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.srv import ChangeState
 from rclpy.clock import Clock, ClockType, JumpThreshold
@@ -157,7 +156,7 @@ class InpaintNode(LifecycleNode):
         self._configure_problem = ""
         self.get_logger().info(
             f"configured: {engine.weights_name} ({engine.metadata.name}) on {engine.device}, "
-            f"{str(engine.dtype).removeprefix('torch.')} by {engine.backend}, {engine.input_height} pixels high"
+            f"{engine.precision} by {engine.backend}, {engine.input_height} pixels high"
         )
 
     def _load(self) -> InferenceEngine:
@@ -210,10 +209,10 @@ class InpaintNode(LifecycleNode):
     def _release(self) -> None:
         for channel in self._channels.values():
             channel.close()
-        self._engine = None
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
         gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
 
     # --- timers ---
 
@@ -261,12 +260,10 @@ class InpaintNode(LifecycleNode):
         if engine is not None:
             facts["weights"] = engine.weights_name
             facts["network"] = engine.metadata.name
-            facts["device"] = str(engine.device)
-            facts["precision"] = str(engine.dtype).removeprefix("torch.")
+            facts["device"] = engine.device
+            facts["precision"] = engine.precision
             facts["backend"] = engine.backend
-            if engine.device.type == "cuda":
-                facts["GPU"] = torch.cuda.get_device_name(engine.device)
-                facts["GPU memory (MiB)"] = f"{torch.cuda.memory_reserved(engine.device) / 2**20:.0f}"
+            facts |= engine.facts()
         return facts
 
     def destroy_node(self) -> None:

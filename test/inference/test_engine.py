@@ -22,7 +22,8 @@ from sfi_ros.inference import (
 )
 from sfi_ros.network import checkpoint, zoo
 from sfi_ros.network.checkpoint import CheckpointError
-from sfi_ros.network.preprocessing import network_size, normalize
+from sfi_ros.network.image_format import network_size
+from sfi_ros.network.preprocessing import normalize
 from sfi_ros.synthetic import SyntheticStreet
 
 
@@ -216,7 +217,7 @@ def test_auto_says_once_that_it_runs_on_the_cpu(trained, caplog, monkeypatch):
     monkeypatch.setattr(device, "_said", set())
     with caplog.at_level(logging.WARNING):
         engines = [InferenceEngine.load(trained) for _ in range(2)]
-    assert {engine.device.type for engine in engines} == {"cpu"}
+    assert {engine.device for engine in engines} == {"cpu"}
     assert sum("running on the CPU" in record.message for record in caplog.records) == 1
 
 

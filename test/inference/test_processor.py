@@ -97,7 +97,7 @@ def test_an_engine_without_it_gives_the_same(replace_processor, other):
     expected = InferenceEngine.load(device="cpu", precision="float32", input_height=96)(image)
     replace_processor(other)
     engine = InferenceEngine.load(device="cpu", input_height=96)
-    assert engine.dtype == torch.float32
+    assert engine.precision == "float32"
     scene = engine(image)
     assert len(np.unique(scene.background)) == 3
     assert (scene.background == expected.background).mean() > 0.999

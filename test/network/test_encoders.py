@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from typing import get_args
 
 import pytest
 import torch
+import torchvision
 from conftest import shared
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -14,10 +16,12 @@ from sfi_ros.errors import OptionError, UnavailableError
 from sfi_ros.inference.fused_network import folded, folded_for_onednn
 from sfi_ros.inference.processor import this_processor
 from sfi_ros.network import checkpoint, zoo
-from sfi_ros.network.backbones import FAST_ENCODERS, efficientnet_lite0
-from sfi_ros.network.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+from sfi_ros.network.backbones import FAST_ENCODERS, ResNetEarly, ResNetLate, efficientnet_lite0
+from sfi_ros.network.classifiers import Architecture, build_classifier
+from sfi_ros.network.image_format import IMAGENET_MEAN, IMAGENET_STD
 from sfi_ros.network.timm_encoder import timm_encoder
 
+HEADS = ("fc", "classifier")
 LITE0 = "weights/efficientnet_lite0_imagenet_fp16.safetensors"
 CPU = torch.device("cpu")
 
@@ -51,6 +55,32 @@ def test_pieces_fit_and_mpi_sees_no_negative_feature(name):
     assert encoder.foreground_late.eval()(early)[1].shape[2:] == (2, 3)
     ids = [{id(p) for p in part.parameters()} for part in (encoder.early, encoder.late, encoder.foreground_late)]
     assert not (ids[0] & ids[1] or ids[1] & ids[2] or ids[0] & ids[2])
+
+
+@pytest.mark.parametrize("architecture", get_args(Architecture))
+@torch.no_grad()
+def test_classifiers_are_torchvisions(architecture):
+    """Names, random numbers and results: its weights load, and seeds give the networks that they gave."""
+    torch.manual_seed(5)
+    theirs = torchvision.models.get_model(architecture, weights=None)
+    after_theirs = torch.rand(1)
+    torch.manual_seed(5)
+    ours = build_classifier(architecture)
+    assert torch.equal(torch.rand(1), after_theirs)
+    state = {name: tensor for name, tensor in theirs.state_dict().items() if name.split(".")[0] not in HEADS}
+    assert list(ours.state_dict()) == list(state)
+    assert all(torch.equal(tensor, state[name]) for name, tensor in ours.state_dict().items())
+    image = normalized(picture(64, 96))
+    if architecture == "mobilenet_v2":
+        assert torch.equal(ours.features(image), theirs.features(image))
+        return
+    for got, expected in zip(*(cut_resnet(model, image) for model in (ours, theirs)), strict=True):
+        assert torch.equal(got, expected)
+
+
+def cut_resnet(model: torch.nn.Module, image: Tensor) -> tuple[Tensor, ...]:
+    stem, early = ResNetEarly(model)(image)
+    return (stem, early, *ResNetLate(model, strides=(2, 2), dilations=(1, 1))(early))
 
 
 def test_lite0_has_no_download():

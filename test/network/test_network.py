@@ -13,10 +13,8 @@ from torchvision.models import mobilenet_v2, resnet18
 
 from sfi_ros.network import zoo
 from sfi_ros.network.decoders import upsample
+from sfi_ros.network.image_format import IMAGENET_MEAN, IMAGENET_STD, network_size
 from sfi_ros.network.preprocessing import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    network_size,
     normalize,
     pad_to_multiple,
     resize_images,

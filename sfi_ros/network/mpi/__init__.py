@@ -20,8 +20,6 @@ Only the second looks at a value of the mask on the host. The second and third a
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
@@ -29,6 +27,7 @@ from sfi_ros.network.mpi.edges import distance_to_background, fill_by_edges
 from sfi_ros.network.mpi.inputs import dilate, region_to_fill, sample_mask
 from sfi_ros.network.mpi.literal import algorithm_1
 from sfi_ros.network.mpi.operator import inpaint
+from sfi_ros.network.options import BOUNDARIES, Boundary
 
 __all__ = [
     "BOUNDARIES",
@@ -40,9 +39,6 @@ __all__ = [
     "sample_mask",
     "zero_fill",
 ]
-
-Boundary = Literal["dilated", "raw"]
-BOUNDARIES: tuple[Boundary, ...] = ("dilated", "raw")
 
 
 def max_pool_inpaint(

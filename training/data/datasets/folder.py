@@ -28,7 +28,7 @@ import yaml
 from torch.utils.data import Dataset
 
 from sfi_ros.classes import BACKGROUND_CLASSES, IGNORE
-from sfi_ros.network.preprocessing import network_size
+from sfi_ros.network.image_format import network_size
 from training.data.reading import (
     DatasetError,
     LabelMap,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from torch.utils.data import Dataset
 
-from sfi_ros.network.preprocessing import network_size
+from sfi_ros.network.image_format import network_size
 from training.data.datasets.cityscapes import CATEGORY_NAMES, KNOWN_IDS
 from training.data.reading import (
     MANUAL_IDS,
