@@ -38,6 +38,8 @@ MOST_UNDER_WAY: Final = 2
 
 _WARM_UP_RUNS: Final = 3
 
+_CLOSE_TIMEOUT: Final = 1.0  # seconds; a frame that hangs in the driver keeps what it uses
+
 _CAPTURING: Final = threading.Lock()
 """A capture fails when anybody waits for the whole GPU meanwhile, as the beginning of another capture does."""
 
@@ -117,11 +119,15 @@ class CudaPipeline:
 
     def close(self) -> None:
         """Let go of the network and of all memory on the GPU; it cannot be used any more."""
-        with self._lock:
+        if not self._lock.acquire(timeout=_CLOSE_TIMEOUT):
+            return
+        try:
             self._graphs.clear()
             del self._network
             gc.collect()
             torch.cuda.empty_cache()
+        finally:
+            self._lock.release()
 
     def _infer(
         self, groups: Sequence[Sequence[np.ndarray]], input_height: int, at_input_size: bool, threshold: float
