@@ -1,4 +1,5 @@
-"""How right a scene is where the true background is known: confusion matrices, IoU, and the two regions of the paper.
+"""How right a scene is where the true background is known: confusion matrices, IoU, and the two regions of the paper;
+and how right its layout on the ground is, where it is seen and where it is hidden behind objects.
 
 Training counts with torchmetrics, which sums over processes and devices; what a confusion matrix is worth is computed
 here for both.
@@ -6,9 +7,13 @@ here for both.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from sfi_ros.classes import BACKGROUND_CLASSES, IGNORE
+from sfi_ros.geometry.ground_table import GroundTable
+from sfi_ros.geometry.layout import GroundLayout, lay_out
 
 
 class RegionScores:
@@ -46,6 +51,78 @@ class RegionScores:
             "foreground_region_miou": mean_iou(self._behind),
             "foreground_mask_iou": float(self._mask[0] / self._mask[1]) if self._mask[1] else float("nan"),
         }
+
+
+@dataclass(frozen=True)
+class LayoutComparison:
+    """Cells of a layout beside the layout of the truth: those in view whose true background is known, K of them.
+
+    Attributes:
+        predicted, truth: (K,) uint8 classes; 255 where there is no ground to be known (behind something fixed).
+        confidence: (K,) uint8, of the predicted class.
+        hidden: (K,) bool, behind a true object.
+        ranges: (K,) float32, metres from the point below the camera.
+    """
+
+    predicted: np.ndarray
+    truth: np.ndarray
+    confidence: np.ndarray
+    hidden: np.ndarray
+    ranges: np.ndarray
+
+    def counts(self, number: int, where: np.ndarray) -> np.ndarray:
+        """Return cells of a class that are both, predicted and true, (3,) int64, of those `where` (K,) is true."""
+        predicted, truth = (self.predicted == number) & where, (self.truth == number) & where
+        return np.array([(predicted & truth).sum(), predicted.sum(), truth.sum()], dtype=np.int64)
+
+
+def compare_layouts(
+    table: GroundTable, layout: GroundLayout, true_foreground: np.ndarray, true_background: np.ndarray
+) -> LayoutComparison:
+    """Lay the truth out in the same way, and put the cells of both beside each other.
+
+    Args:
+        table: that `layout` was made with.
+        layout: to be judged.
+        true_foreground, true_background: (H, W) uint8, of the table's image size: 0/1 and classes; cells whose true
+            background is 255 are left out.
+    """
+    truth = lay_out(table, true_foreground, true_background)
+    known = true_background.reshape(-1)[table.pixels] != IGNORE
+    cells = table.cells[known]
+    return LayoutComparison(
+        predicted=layout.classes.reshape(-1)[cells],
+        truth=truth.classes.reshape(-1)[cells],
+        confidence=layout.confidence.reshape(-1)[cells],
+        hidden=true_foreground.reshape(-1)[table.pixels[known]] != 0,
+        ranges=table.ranges[known],
+    )
+
+
+class LayoutScores:
+    """Pools cells over frames: IoU of road and of sidewalk on the ground, where it is seen and where it is hidden."""
+
+    def __init__(self) -> None:
+        self._counts = {
+            (region, name): np.zeros(3, np.int64) for region in ("seen", "hidden") for name in ("road", "sidewalk")
+        }
+
+    def add(self, comparison: LayoutComparison) -> None:
+        """Count one frame."""
+        for (region, name), counts in self._counts.items():
+            where = comparison.hidden if region == "hidden" else ~comparison.hidden
+            counts += comparison.counts(BACKGROUND_CLASSES.index(name), where)
+
+    def compute(self) -> dict[str, float]:
+        """layout_seen_road_iou, layout_hidden_road_iou and the same of sidewalk, 0 to 1; NaN where there is none."""
+        return {
+            f"layout_{region}_{name}_iou": iou(*map(int, counts)) for (region, name), counts in self._counts.items()
+        }
+
+
+def iou(both: int, predicted: int, true: int) -> float:
+    """Intersection over union from counts; NaN where there is no true one."""
+    return both / (predicted + true - both) if true else float("nan")
 
 
 def confusion_matrix(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:

@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from sfi_ros.scores import RegionScores, class_iou, mean_iou
+from sfi_ros.geometry.calibration import Calibration, camera_matrix
+from sfi_ros.geometry.ground import GroundCamera, GroundGrid
+from sfi_ros.geometry.ground_table import GroundTable
+from sfi_ros.geometry.layout import INFERRED, OUT_OF_VIEW, GroundLayout, lay_out
+from sfi_ros.geometry.pose import CameraPose
+from sfi_ros.scores import LayoutScores, RegionScores, class_iou, compare_layouts, iou, mean_iou
 
 
 def frames(count: int = 4):
@@ -72,3 +77,42 @@ def test_absent_classes_do_not_count():
 
 def test_nothing_counted_is_not_a_number():
     assert all(math.isnan(value) for value in RegionScores().compute().values())
+
+
+def table_and_layout() -> tuple[GroundTable, GroundLayout, np.ndarray, np.ndarray]:
+    """A level camera over road, with sidewalk to the left of y = 2 and an object in the lower middle of its image."""
+    camera = GroundCamera.of(Calibration.pinhole(320, 200, camera_matrix(320, 200, 70)), CameraPose(1.5, 0.1))
+    table = GroundTable(camera, GroundGrid(0, 20, -8, 8, 0.25), kerb_height=0.0)
+    left = camera.ground_of_all_pixels()[..., 1] > 2
+    background = np.where(left, 1, 0).astype(np.uint8)
+    background[:60] = 2
+    background[190:] = 255
+    foreground = np.zeros_like(background)
+    foreground[100:160, 120:200] = 1
+    return table, lay_out(table, foreground, background), foreground, background
+
+
+def test_a_layout_of_the_truth_scores_one():
+    table, layout, foreground, background = table_and_layout()
+    comparison = compare_layouts(table, layout, foreground, background)
+    scores = LayoutScores()
+    scores.add(comparison)
+    found = scores.compute()
+    assert found["layout_seen_road_iou"] == found["layout_hidden_road_iou"] == found["layout_seen_sidewalk_iou"] == 1
+    in_view = layout.evidence != OUT_OF_VIEW
+    assert 0 < len(comparison.truth) < in_view.sum(), "unlabeled pixels are left out"
+    assert comparison.hidden.sum() == (layout.evidence == INFERRED).sum() > 0
+
+
+def test_what_is_missing_behind_objects_is_counted_there():
+    table, _, foreground, background = table_and_layout()
+    black = lay_out(table, foreground, np.where(foreground, 255, background).astype(np.uint8))
+    scores = LayoutScores()
+    scores.add(compare_layouts(table, black, foreground, background))
+    found = scores.compute()
+    assert found["layout_seen_road_iou"] == 1 and found["layout_hidden_road_iou"] == 0
+
+
+def test_iou_of_counts():
+    assert iou(2, 3, 5) == 2 / 6
+    assert math.isnan(iou(0, 3, 0)) and math.isnan(LayoutScores().compute()["layout_seen_road_iou"])

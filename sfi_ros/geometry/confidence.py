@@ -6,12 +6,16 @@ from typing import Final
 
 import numpy as np
 
-_SEEN: Final = (0.0, 1.0, -0.3)
+SEEN_WEIGHTS: Final = (-1.17, 1.0, -0.061)
 """Logistic regression for cells that are seen: constant, weights of the network's logit and of the log spread."""
-_INFERRED: Final = (-0.3, 0.8, -0.3, -0.05)
-"""The same for cells behind objects, and the weight of the depth behind the object, per metre."""
+INFERRED_WEIGHTS: Final = (-0.401, 1.32, -0.0179, -0.0147)
+"""The same for cells behind objects, and the weight of the depth behind the object, per metre.
 
-_LOGITS: Final = np.log((np.arange(256) + 0.5) / (255.5 - np.arange(256))).astype(np.float32)
+Both are what `benchmarks/layout_confidence.py --fit` prints for the default weights, on held-out synthetic streets.
+"""
+
+LOGITS: Final = np.log((np.arange(256) + 0.5) / (255.5 - np.arange(256))).astype(np.float32)
+"""float32[256]: logit of a probability that is stored in a byte."""
 
 
 def cell_confidence(
@@ -25,10 +29,10 @@ def cell_confidence(
         hidden: (V,) bool, behind an object.
         depth: (V,) float32, metres behind the object's foot, where hidden.
     """
-    logits = _LOGITS[-1] if confidence is None else _LOGITS.take(confidence)
-    constant, certain, wide = map(np.float32, _SEEN)
+    logits = LOGITS[-1] if confidence is None else LOGITS.take(confidence)
+    constant, certain, wide = map(np.float32, SEEN_WEIGHTS)
     seen = certain * logits + wide * log_spread + constant
-    constant, certain, wide, deep = map(np.float32, _INFERRED)
+    constant, certain, wide, deep = map(np.float32, INFERRED_WEIGHTS)
     behind = certain * logits + wide * log_spread + deep * depth + constant
     score = np.where(hidden, behind, seen)
     return (255 / (1 + np.exp(-score)) + 0.5).astype(np.uint8)

@@ -98,8 +98,8 @@ class GroundTable:
         between = (last - first) / (count - 1) if count > 1 else 1.0
         self.bearings = first + between * np.arange(count) + self.camera.pose.yaw
         self.cell_rays = np.rint((bearings - first) / between).astype(np.intp)
-        steps = self._step_ranges(farthest)
-        self.steps = steps.astype(np.float32)
+        self.steps = self._step_ranges(farthest).astype(np.float32)
+        steps = self.steps.astype(np.float64)
         self.cell_steps = np.searchsorted(0.5 * (steps[1:] + steps[:-1]), ranges).astype(np.int16)
 
     def _step_ranges(self, farthest: float) -> np.ndarray:
@@ -119,7 +119,7 @@ class GroundTable:
         # Nothing is seen right below most cameras: samples that no ray has are left out.
         first = int(np.argmax((pixels >= 0).any(axis=0))) if pixels.size else 0
         self.steps = self.steps[first:]
-        self.cell_steps -= np.int16(first)
+        self.cell_steps = np.maximum(self.cell_steps - np.int16(first), 0)
         pixels = np.ascontiguousarray(pixels[:, first:])
         self.sampled = pixels >= 0
         self.samples = np.maximum(pixels, 0)

@@ -76,7 +76,7 @@ def lay_out(
             raise ImageError(f"{name} is {image.shape}, the table of the ground is for {(height, width)}")
     mask, classes = foreground.reshape(-1), background.reshape(-1)
     ends = _ends(table, classes)
-    objects, feet = _feet(table, mask, ends)
+    covered, begins = _covered(table, mask)
 
     cell_classes = _classes(table, classes)
     hidden = mask.take(table.pixels) != 0
@@ -86,7 +86,7 @@ def lay_out(
     evidence = hidden.view(np.uint8) + np.uint8(SEEN)
     np.putmask(evidence, blocked, BLOCKED)
 
-    depth = np.maximum(table.ranges - feet.take(table.cell_samples), 0)
+    depth = np.maximum(table.ranges - _feet_of_cells(table, begins), 0)
     pixel_confidence = None if confidence is None else confidence.reshape(-1).take(table.pixels)
     certainty = cell_confidence(pixel_confidence, table.log_spread, hidden, depth)
     np.putmask(certainty, cell_classes == IGNORE, 0)
@@ -105,7 +105,7 @@ def lay_out(
         classes=in_grid(cell_classes, IGNORE),
         confidence=in_grid(certainty, 0),
         evidence=in_grid(evidence, OUT_OF_VIEW),
-        objects=objects,
+        objects=_objects(table, begins, covered, ends),
         depth=depths,
     )
 
@@ -131,19 +131,8 @@ def _ends(table: GroundTable, classes: np.ndarray) -> np.ndarray:
     return np.where(ended, ends, other.shape[1]).astype(np.int16)
 
 
-def _feet(table: GroundTable, mask: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Find where objects touch the ground.
-
-    Returns:
-        The cells, uint8 of the grid's shape; and how far the foot of the object is that covers a sample, (A, S) float32
-        metres, which holds for samples that an object covers.
-    """
-    covered = mask.take(table.samples) != 0
-    covered &= table.sampled
-    begins = covered.copy()
-    begins[:, 1:] &= ~covered[:, :-1]
-    feet = np.maximum.accumulate(begins * table.steps, axis=1)
-
+def _objects(table: GroundTable, begins: np.ndarray, covered: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """Return the cells on which objects touch the ground, uint8 of the grid's shape."""
     count = covered.shape[1]
     first = np.flatnonzero(begins)
     rays, steps = np.divmod(first, count)
@@ -152,7 +141,22 @@ def _feet(table: GroundTable, mask: np.ndarray, ends: np.ndarray) -> tuple[np.nd
     cells = table.sample_cells.take(np.concatenate([first, second[covered.take(second)]]))
     objects = np.zeros(table.grid.shape, np.uint8)
     objects.reshape(-1)[cells[cells >= 0]] = 1
-    return objects, feet
+    return objects
+
+
+def _covered(table: GroundTable, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return which samples an object covers, and at which ones it begins, (A, S) bool each."""
+    covered = mask.take(table.samples) != 0
+    covered &= table.sampled
+    begins = covered.copy()
+    begins[:, 1:] &= ~covered[:, :-1]
+    return covered, begins
+
+
+def _feet_of_cells(table: GroundTable, begins: np.ndarray) -> np.ndarray:
+    """Return how far away the foot of the object is that covers a cell, (V,) float32 metres; any number elsewhere."""
+    feet = np.maximum.accumulate(begins * table.steps, axis=1)
+    return feet.take(table.cell_samples)
 
 
 class LayoutMaker:

@@ -63,7 +63,7 @@ def test_classes_lie_where_they_are(layout: GroundLayout) -> None:
 def test_the_ground_behind_an_object_is_inferred(layout: GroundLayout) -> None:
     assert at(layout, "classes", 15.0, 0.0) == ROAD and at(layout, "evidence", 15.0, 0.0) == INFERRED
     near, far = at(layout, "confidence", 11.0, 0.0), at(layout, "confidence", 20.0, 0.0)
-    assert at(layout, "confidence", 9.0, 0.0) > near > far > 0
+    assert near > far > 0
     assert at(layout, "depth", 9.0, 0.0) == 0 and at(layout, "depth", 15.0, 0.0) == pytest.approx(50, abs=3)
 
 
