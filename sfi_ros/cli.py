@@ -2,6 +2,7 @@
 
 sfi run SOURCE... -o OUT images, folders, videos, bags or the synthetic street -> masks, class maps, overlays, summary
 sfi bag IN... -o OUT     a rosbag2 -> a rosbag2 with the results, at the stamps of its images
+sfi map DRIVE -o OUT     a recording with odometry, or the synthetic street -> a map of its ground; report; labels
 sfi info WEIGHTS         what a checkpoint is
 sfi convert IN OUT       a checkpoint of the authors' released code -> one of ours
 sfi export IN -o OUT     a checkpoint -> an ONNX file or a torch.export program, for runtimes that know nothing of us
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import os
 import re
 import sys
@@ -34,12 +36,17 @@ from rich.text import Text
 from sfi_ros import __version__
 from sfi_ros.errors import OptionError, SfiError
 from sfi_ros.frames.sources import UNSEEN_SEED
+from sfi_ros.geometry.calibration import Calibration
+from sfi_ros.geometry.ground import GroundGrid
+from sfi_ros.geometry.pose import CameraPose
 from sfi_ros.inference import DefaultWeightsMissing, InferenceEngine
 from sfi_ros.inference.onnx_network import read_exported
 from sfi_ros.inference.threads import available_cores
 from sfi_ros.offline import fleet
 from sfi_ros.offline.bag import USUAL_OUTPUTS, BagRun
+from sfi_ros.offline.drive import DriveOptions
 from sfi_ros.offline.engine_options import EngineOptions
+from sfi_ros.offline.map import MapRun
 from sfi_ros.offline.places import output_folders
 from sfi_ros.offline.run import Run
 from sfi_ros.offline.stopping import StopSignals
@@ -144,6 +151,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_engine_options(bag)
     bag.set_defaults(command=_bag)
 
+    _add_map(commands)
+
     info = commands.add_parser("info", help="say what a checkpoint or an exported .onnx is")
     info.add_argument("weights", type=Path, metavar="WEIGHTS")
     info.add_argument("--json", action="store_true", help="print JSON")
@@ -186,18 +195,62 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_engine_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--weights", type=Path, help="checkpoint or exported .onnx; default: the one that ships")
-    command.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
-    command.add_argument("--precision", default="auto", help="auto, float32, float16 or bfloat16 (default: auto)")
-    command.add_argument("--backend", default="auto", help=f"{', '.join(BACKENDS)} (default: auto)")
-    command.add_argument(
-        "--threads",
-        type=_positive,
-        metavar="N",
-        help="CPU threads of the network; default: all cores but one, left to reading and writing; with --ray 1",
+def _add_map(commands: Any) -> None:
+    command = commands.add_parser(
+        "map",
+        help="map the ground of a drive, and learn from what it shows later",
+        description="Fuses the ground of all frames in the frame of the odometry. Writes map.pgm and map.yaml for "
+        "map_server, map.png, map.npz and summary.json. See docs/map.md.",
     )
-    command.add_argument("--input-height", type=int, metavar="PIXELS", help="height at which the network runs")
+    command.add_argument(
+        "source", metavar="DRIVE", help="rosbag2 or ROS 1 bag with images and nav_msgs/Odometry, or 'synthetic'"
+    )
+    command.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="folder for the map")
+    command.add_argument(
+        "--report",
+        action="store_true",
+        help="write agreement.json and agreement.html: how often what was inferred behind objects was seen later",
+    )
+    command.add_argument(
+        "--labels",
+        type=Path,
+        metavar="FOLDER",
+        help="write a dataset of the frames, with what lies behind objects as other frames showed it",
+    )
+    command.add_argument(
+        "--camera",
+        type=_camera_pose,
+        metavar="height=M,...",
+        help="where the camera is on the vehicle: height, x, y in metres, pitch (down), roll, yaw (left) in radians",
+    )
+    command.add_argument("--calibration", type=Path, metavar="YAML", help="of camera_calibration; default: camera_info")
+    command.add_argument("--topic", help="image topic of a recording; default: the only one")
+    command.add_argument("--odometry", metavar="TOPIC", help="of nav_msgs/Odometry; default: the only one")
+    command.add_argument(
+        "--spacing", type=float, default=0.5, metavar="M", help="metres from frame to frame (default: %(default)s)"
+    )
+    command.add_argument(
+        "--resolution", type=float, default=0.1, metavar="M", help="side of a cell (default: %(default)s)"
+    )
+    command.add_argument(
+        "--noise",
+        type=_noise,
+        default=(0.0, 0.0),
+        metavar="PERCENT,DEGREES",
+        help="add noise to the odometry: per cent of the way and degrees per metre, 1,0.1 say",
+    )
+    command.add_argument(
+        "--height", type=_positive, default=256, metavar="PIXELS", help="of images of the synthetic street"
+    )
+    command.add_argument("--seed", type=int, default=UNSEEN_SEED, help="of the synthetic street and of the noise")
+    _add_engine_choice(command)
+    command.add_argument("--limit", type=_positive, metavar="N", help="stop after N frames")
+    command.add_argument("--overwrite", action="store_true", help="replace the results of another run")
+    command.set_defaults(command=_map, size="input")
+
+
+def _add_engine_options(command: argparse.ArgumentParser) -> None:
+    _add_engine_choice(command)
     command.add_argument("--size", choices=("input", "network"), default="input", help="size of the results")
     command.add_argument("--limit", type=_positive, metavar="N", help="stop after N frames of a source")
     command.add_argument(
@@ -213,6 +266,20 @@ def _add_engine_options(command: argparse.ArgumentParser) -> None:
         "ADDRESS, between processes of this machine (docs/offline.md)",
     )
     command.add_argument("--shard", action=_Shard, help=argparse.SUPPRESS)
+
+
+def _add_engine_choice(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--weights", type=Path, help="checkpoint or exported .onnx; default: the one that ships")
+    command.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    command.add_argument("--precision", default="auto", help="auto, float32, float16 or bfloat16 (default: auto)")
+    command.add_argument("--backend", default="auto", help=f"{', '.join(BACKENDS)} (default: auto)")
+    command.add_argument(
+        "--threads",
+        type=_positive,
+        metavar="N",
+        help="CPU threads of the network; default: all cores but one, left to reading and writing; with --ray 1",
+    )
+    command.add_argument("--input-height", type=int, metavar="PIXELS", help="height at which the network runs")
 
 
 class _Shard(argparse.Action):
@@ -272,6 +339,43 @@ def _bag(arguments: argparse.Namespace, signals: StopSignals) -> int:
         for source, output in zip(arguments.sources, outputs, strict=True)
     ]
     return _work(arguments, tasks, signals)
+
+
+def _map(arguments: argparse.Namespace, signals: StopSignals) -> int:
+    run = MapRun(
+        arguments.source,
+        arguments.output,
+        DriveOptions(
+            spacing=arguments.spacing,
+            limit=arguments.limit,
+            noise=arguments.noise,
+            seed=arguments.seed,
+            height=arguments.height,
+            topic=arguments.topic,
+            odometry=arguments.odometry,
+            calibration=None if arguments.calibration is None else Calibration.from_yaml(arguments.calibration),
+            pose=arguments.camera,
+        ),
+        GroundGrid(resolution=arguments.resolution),
+        report=arguments.report,
+        labels=arguments.labels,
+        overwrite=arguments.overwrite,
+        weights_digest=_engine_options(arguments).weights_digest(),
+    )
+    engine = _engine(arguments)
+    with _progress() as progress, signals.deferred():
+        summary = run.run(engine, Report(progress, _print_skipped, signals))
+    _say(f"{summary['frames']} frames, {summary['metres_driven']} m, {summary['frames_per_second']:.1f} frames/s")
+    if summary["later_seen_cells"]:
+        _say(
+            f"{summary['later_seen_cells']} cells were inferred behind an object and seen later; "
+            f"{100 * summary['later_seen_agreement']:.1f} % were what had been inferred"
+        )
+    if summary["labels"] is not None:
+        hidden, shown = summary["labels"]["hidden"], sum(summary["labels"]["shown"].values())
+        _say(f"labels: {arguments.labels}; {100 * shown / max(hidden, 1):.0f} % of the hidden pixels were shown")
+    _say(f"results in {arguments.output}")
+    return signals.status if summary["interrupted"] else 0
 
 
 def _work(arguments: argparse.Namespace, tasks: Sequence[Task], signals: StopSignals) -> int:
@@ -449,6 +553,27 @@ def _outputs(text: str) -> list[str]:
         if name not in known:
             raise argparse.ArgumentTypeError(f"unknown output {name!r}; outputs are {', '.join(known)}")
     return names
+
+
+def _camera_pose(text: str) -> CameraPose:
+    try:
+        values = dict(part.split("=") for part in text.split(","))
+        return CameraPose(**{name.strip(): float(value) for name, value in values.items()})
+    except (TypeError, ValueError) as error:
+        reason = f": {error}" if isinstance(error, OptionError) else ""
+        raise argparse.ArgumentTypeError(
+            f"must be as height=1.5,pitch=0.03,x=1.7 (also y, roll, yaw), not {text}{reason}"
+        ) from error
+
+
+def _noise(text: str) -> tuple[float, float]:
+    try:
+        percent, degrees = map(float, text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"must be PERCENT,DEGREES such as 1,0.1, not {text}") from error
+    if not (0 <= percent <= 100 and 0 <= degrees <= 90):
+        raise argparse.ArgumentTypeError(f"must be from 0 to 100 % and 0 to 90 degrees per metre, not {text}")
+    return percent / 100, math.radians(degrees)
 
 
 def _positive(text: str) -> int:

@@ -83,6 +83,8 @@ class SourceConfig:
         drives: of the synthetic street: this many drives.
         frames: of the synthetic street: this many frames in each drive.
         seed: of the synthetic street: number of the first drive.
+        true_background: for training, use what the set knows behind its objects; objects that are pasted are not
+            meant. See also data.true_background, which is for all sources.
     """
 
     dataset: Literal["cityscapes", "kitti", "folder", "synthetic"] = "cityscapes"
@@ -94,6 +96,7 @@ class SourceConfig:
     drives: int = 8
     frames: int = 100
     seed: int = 0
+    true_background: bool = True
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,8 @@ class DataConfig:
         validation: name -> source. The first one chooses the best checkpoint.
         batch_size: of one optimizer step, over all devices and accumulated parts together.
         accumulate: the batch is computed in this many parts, one after the other.
-        true_background: train on the true background behind objects where it is known (pasted, synthetic).
+        true_background: train on the true background behind objects where it is known (pasted, synthetic,
+            folders with background/).
         workers: processes that prepare samples, per device; null chooses by the machine.
         validation_batch_size: images per validation batch and device.
         cache: ram keeps every image decoded in memory that the workers share, none reads it every time. The training is

@@ -70,14 +70,15 @@ class Agreement:
         `by_class` goes by the class seen later, and says what had been inferred there; `calibration` holds mean
         confidence and agreement by bin, and their mean gap weighted by cells (`expected_calibration_error`).
         """
-        by_confidence = self.counts.sum(axis=(0, 1, 2))
-        bins = []
+        bins: list[dict[str, Any]] = []
+        gap = 0.0
         for number, name in enumerate(_names(CONFIDENCES, "")):
-            cells = int(by_confidence[number])
-            mean = self.confidence_sums[number] / cells if cells else None
-            entry = {"bin": name, "cells": cells, "agreement": _share(self.counts[..., number : number + 1])}
-            bins.append({**entry, "confidence": None if mean is None else round(float(mean), 4)})
-        gaps = [one["cells"] * abs(one["confidence"] - one["agreement"]) for one in bins if one["cells"]]
+            counts = self.counts[..., number]
+            cells, agreed = int(counts.sum()), _share(counts)
+            mean = float(self.confidence_sums[number]) / cells if cells else None
+            gap += cells * abs(mean - agreed) if mean is not None and agreed is not None else 0.0
+            mean = None if mean is None else round(mean, 4)
+            bins.append({"bin": name, "cells": cells, "agreement": agreed, "confidence": mean})
         return {
             "cells": self.cells,
             "agreement": self.share,
@@ -100,7 +101,7 @@ class Agreement:
             },
             "calibration": {
                 "bins": bins,
-                "expected_calibration_error": round(sum(gaps) / self.cells, 4) if self.cells else None,
+                "expected_calibration_error": round(gap / self.cells, 4) if self.cells else None,
             },
         }
 

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import shared
+from conftest import ROOT, shared
 from torchvision.io import ImageReadMode, decode_image, encode_jpeg, write_jpeg, write_png
 
 from training.check_data import check_dataset
 from training.check_data import main as check_main
+from training.configuration import SourceConfig, load
 from training.data.cache import Remembered, SampleMemory
 from training.data.datasets import DATASET_NAMES, Cityscapes, DatasetError, Folder, Kitti, Synthetic, open_dataset
 from training.data.reading import resize_labels, resize_photo
 from training.data.sample import Sample, collate
+from training.data.sources import training_source
 
 HEIGHT = 32
 IDS = torch.tensor([0, 7, 8, 11, 23, 24, 26, 33], dtype=torch.uint8)
@@ -313,6 +316,31 @@ def test_folder_names_a_missing_label(tmp_path: Path) -> None:
     (root / "labels" / "hall.png").unlink()
     with pytest.raises(DatasetError, match=r"labels/hall.png is missing"):
         Folder(root)
+
+
+def test_folder_knows_what_drives_have_shown_behind_objects(tmp_path: Path) -> None:
+    root = folder_tree(tmp_path / "robot")
+    (root / "background").mkdir()
+    ids = torch.tensor([255, 255, 255, 255, 1, 255], dtype=torch.uint8)
+    write_png(stripes(ids, 2 * HEIGHT, 3 * HEIGHT), str(root / "background" / "hall.png"))
+    sample = Folder(root, height=HEIGHT)[0]
+    check_invariants(sample)
+    assert sample.true_background[0, ::8].tolist() == [255, 0, 1, 2, 1, 255], "shown, and else what is seen"
+    write_png(stripes(ids - 251, 2 * HEIGHT, 3 * HEIGHT), str(root / "background" / "hall.png"))
+    with pytest.raises(DatasetError, match=r"background/hall.png: unknown label ids 4, 6: it has 0 road"):
+        Folder(root, height=HEIGHT)[0]
+    (root / "background" / "hall.png").unlink()
+    with pytest.raises(DatasetError, match=r"background/hall.png is missing"):
+        Folder(root)
+
+
+def test_a_source_keeps_what_it_knows_behind_objects_to_itself() -> None:
+    pytest.importorskip("cv2")
+    configuration = load(ROOT / "config" / "training" / "quickstart.yaml", ["network.input_height=32"])
+    source = SourceConfig(dataset="synthetic", drives=1, frames=1)
+    assert training_source(configuration, source, None)[0].true_background is not None
+    silent = training_source(configuration, replace(source, true_background=False), None)
+    assert len(silent) == 1 and silent[0].true_background is None
 
 
 # --- the synthetic street ------------------------------------------------------------------------------------------

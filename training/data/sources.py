@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from torch.utils.data import Dataset, Subset
@@ -11,6 +12,19 @@ from training.data.cache import Remembered, SampleMemory
 from training.data.datasets import open_dataset
 from training.data.pasted_occluders import PastedOccluders
 from training.data.sample import Sample
+
+
+class WithoutTruth(Dataset[Sample]):
+    """A dataset whose samples do not tell what lies behind their objects."""
+
+    def __init__(self, dataset: Dataset[Sample]):
+        self._dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: int) -> Sample:
+        return replace(self._dataset[index], true_background=None)
 
 
 def open_source(configuration: Configuration, source: SourceConfig, *, manual: bool = False) -> Dataset[Sample]:
@@ -35,6 +49,8 @@ def open_source(configuration: Configuration, source: SourceConfig, *, manual: b
 def training_source(configuration: Configuration, source: SourceConfig, memory: SampleMemory | None) -> Dataset[Sample]:
     """Open a training source, objects pasted as it says."""
     dataset = _remembered(open_source(configuration, source), memory)
+    if not source.true_background:
+        dataset = WithoutTruth(dataset)
     if source.limit is not None:
         dataset = _evenly(dataset, source.limit)
     if source.pasted > 0:

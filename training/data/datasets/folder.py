@@ -2,6 +2,7 @@
 
     images/0001.jpg      any size, .png or .jpg
     labels/0001.png      same name and size, one channel of 8-bit ids
+    background/0001.png  optional: what lies behind the objects, 0 road, 1 sidewalk, 2 other, 255 where nobody knows
     classes.yaml
 
 `classes.yaml` names every id that occurs in the labels; an id that it does not name is an error, because a
@@ -14,6 +15,9 @@ forgotten class would otherwise train as "unknown" without anybody noticing:
     foreground: [10, 11]
     ignore: [0, 255]            # optional
     names: {10: person, 11: forklift}    # optional, for scores by object category
+
+`background/` is what `sfi map --labels` writes: true background from the drives of one's own robot, without an
+annotator. Where it is 255, what the labels say of visible pixels stands.
 """
 
 from __future__ import annotations
@@ -24,18 +28,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import yaml
 from torch.utils.data import Dataset
 
 from sfi_ros.classes import BACKGROUND_CLASSES, IGNORE
 from sfi_ros.network.image_format import network_size
 from training.data.reading import (
+    MANUAL_IDS,
     DatasetError,
     LabelMap,
     known_id_table,
     list_photos,
     read_labelled_photo,
+    read_labels,
     require_folder,
+    require_known_ids,
+    require_same_size,
     resize_labels,
     resize_photo,
 )
@@ -102,13 +111,16 @@ class ClassMap:
 
 
 class Folder(Dataset[Sample]):
-    """Photos and label images of any source at network height, aspect kept; the true background is None."""
+    """Photos and label images of any source at network height, aspect kept.
+
+    The true background is that of `background/`; None where there is no such folder.
+    """
 
     def __init__(self, root: str | Path, height: int = 256):
         """Read the class map, list the photos and find the labels of each.
 
         Args:
-            root: folder with `images/`, `labels/` and `classes.yaml`.
+            root: folder with `images/`, `labels/` and `classes.yaml`, and maybe `background/`.
             height: image height in pixels.
 
         Raises:
@@ -130,6 +142,13 @@ class Folder(Dataset[Sample]):
                 f"{missing[0]} is missing ({len(missing)} of {len(self.labels)} labels are): "
                 "add it, or take the photo of that name away"
             )
+        background = self.root / "background"
+        self.backgrounds = [background / path.name for path in self.labels] if background.is_dir() else None
+        if self.backgrounds and (missing := [path for path in self.backgrounds if not path.is_file()]):
+            raise DatasetError(
+                f"{missing[0]} is missing ({len(missing)} of {len(self.labels)} are): add it, or take the folder away "
+                "to go without"
+            )
         ids = {*self.class_map.background, *self.class_map.foreground, *self.class_map.ignore}
         self._known = known_id_table(ids)
         self._map = self.class_map.label_map()
@@ -142,7 +161,14 @@ class Folder(Dataset[Sample]):
         photo_path, remedy = self.photos[index], f"add it to a class or to ignore in {self.root / 'classes.yaml'}"
         photo, labels = read_labelled_photo(photo_path, self.labels[index], self._known, remedy)
         size = network_size(photo.shape[1], photo.shape[2], self.height)
-        return self._map.sample(resize_photo(photo, size), resize_labels(labels, size), photo_path.stem)
+        sample = self._map.sample(resize_photo(photo, size), resize_labels(labels, size), photo_path.stem)
+        if self.backgrounds is not None:
+            hidden = read_labels(self.backgrounds[index])
+            require_same_size(hidden, self.backgrounds[index], photo, photo_path)
+            require_known_ids(hidden, self.backgrounds[index], MANUAL_IDS, "it has 0 road, 1 sidewalk, 2 other and 255")
+            hidden = resize_labels(hidden, size)
+            sample.true_background = torch.where(hidden == IGNORE, sample.partial_background, hidden)
+        return sample
 
 
 def _ids(value: Any, path: Path, key: str) -> tuple[int, ...]:

@@ -1,0 +1,199 @@
+"""Drives: frames of one camera with its calibration, its pose on the vehicle, and where the vehicle was."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+from sfi_ros.errors import ImageError, OptionError
+from sfi_ros.frames.bag_storage import is_bag, opened
+from sfi_ros.frames.bags import BagError, BagSource
+from sfi_ros.frames.frame import Frame, SourceError, Unreadable
+from sfi_ros.frames.names import printable
+from sfi_ros.frames.sources import SYNTHETIC, UNSEEN_SEED
+from sfi_ros.geometry.calibration import Calibration
+from sfi_ros.geometry.motion import PlanarPose, Track
+from sfi_ros.geometry.pose import CameraPose
+from sfi_ros.synthetic import SyntheticStreet
+
+ODOMETRY: Final = "nav_msgs/msg/Odometry"
+SYNTHETIC_FRAMES: Final = 100
+_SYNTHETIC_SECONDS: Final = 600  # of street that are looked through for frames: some kilometres
+
+
+@dataclass(frozen=True)
+class DriveFrame:
+    """A frame and where it was taken.
+
+    Attributes:
+        frame: with its calibration and the camera's pose on the vehicle.
+        vehicle: pose of the vehicle.
+    """
+
+    frame: Frame
+    vehicle: PlanarPose
+
+
+@dataclass(frozen=True)
+class DriveOptions:
+    """How a drive is read.
+
+    Attributes:
+        spacing: metres between two frames that are taken; those between are passed by.
+        limit: frames to take, None for all.
+        noise: standard deviations of noise that is added to the odometry; see `Track.noisy`.
+        seed: of the synthetic street, and of the noise.
+        height: of images of the synthetic street, pixels.
+        topic, odometry: of a recording's images and of its nav_msgs/Odometry; None for the only one.
+        calibration: of the camera; None for the recorded one.
+        pose: of the camera on the vehicle; the synthetic street knows its own.
+    """
+
+    spacing: float = 0.5
+    limit: int | None = None
+    noise: tuple[float, float] = (0.0, 0.0)
+    seed: int = UNSEEN_SEED
+    height: int = 256
+    topic: str | None = None
+    odometry: str | None = None
+    calibration: Calibration | None = None
+    pose: CameraPose | None = None
+
+
+class Drive:
+    """Frames in order, far enough from each other; iterating again starts again.
+
+    Args:
+        source: "synthetic" or a recording.
+        options: see `DriveOptions`.
+
+    Attributes:
+        frame_id: of the frame that the vehicle's poses are in.
+        length: frames that will be taken at most; None where that is not known.
+
+    Raises:
+        SourceError: no such recording, or one without odometry, calibration or pose of the camera.
+        OptionError: a spacing that is negative.
+    """
+
+    def __init__(self, source: str, options: DriveOptions):
+        if not (math.isfinite(options.spacing) and options.spacing >= 0):
+            raise OptionError(f"the spacing of frames must be 0 or more metres, not {options.spacing:g}")
+        self._options = options
+        self.frame_id, self.length = "odom", options.limit
+        self._frames: Iterable[DriveFrame | Unreadable]
+        if source == SYNTHETIC:
+            self.length = options.limit or SYNTHETIC_FRAMES
+            self._frames = _SyntheticFrames(options, self.length)
+        elif is_bag(source):
+            recorded = _RecordedFrames(source, options)
+            self._frames, self.frame_id = recorded, recorded.frame_id
+        else:
+            raise SourceError(f"{printable(source)} has no odometry: map '{SYNTHETIC}', a rosbag2 or a ROS 1 bag")
+
+    def __iter__(self) -> Iterator[DriveFrame | Unreadable]:
+        """Read or render frame after frame."""
+        taken = 0
+        for frame in self._frames:
+            yield frame
+            taken += isinstance(frame, DriveFrame)
+            if taken == self.length:
+                return
+
+
+class _SyntheticFrames:
+    """The synthetic street, whose motion is known."""
+
+    def __init__(self, options: DriveOptions, count: int):
+        self._street = SyntheticStreet(options.seed, 2 * options.height, options.height)
+        numbers = list(islice(self._spaced(options.spacing), count))
+        track = Track(numbers, [self._street.vehicle(number) for number in numbers])
+        self._poses = dict(zip(numbers, track.noisy(*options.noise, seed=options.seed).poses(), strict=True))
+
+    def __iter__(self) -> Iterator[DriveFrame]:
+        for number, pose in self._poses.items():
+            truth = self._street.frame(number)
+            calibration, camera = self._street.calibration, self._street.pose(number)
+            frame = Frame(f"frame_{number:06d}", truth.image, truth, calibration=calibration, pose=camera)
+            yield DriveFrame(frame, pose)
+
+    def _spaced(self, spacing: float) -> Iterator[int]:
+        """Yield the frames that are far enough from the last one."""
+        last: PlanarPose | None = None
+        for number in range(round(_SYNTHETIC_SECONDS * self._street.rate)):
+            pose = self._street.vehicle(number)
+            if last is None or _apart(pose, last) >= spacing:
+                last = pose
+                yield number
+
+
+class _RecordedFrames:
+    """A recording with odometry."""
+
+    def __init__(self, path: str | Path, options: DriveOptions):
+        self._path, self._options = Path(path), options
+        self._images = BagSource(path, options.topic)
+        self.frame_id = "odom"
+        self._track = self._read_track()
+        self._told = self._track.noisy(*options.noise, seed=options.seed)
+        self._calibration = options.calibration or self._recorded_calibration()
+        if options.pose is None:
+            raise SourceError(f"where the camera of {printable(path)} is on the vehicle is not known: give --camera")
+
+    def __iter__(self) -> Iterator[DriveFrame | Unreadable]:
+        last: PlanarPose | None = None
+        for image in self._images.recorded():
+            if isinstance(image.frame, Unreadable):
+                yield image.frame
+                continue
+            stamp = image.header.stamp.sec * 10**9 + image.header.stamp.nanosec
+            pose, told = self._track.at(stamp), self._told.at(stamp)
+            if pose is None or told is None:
+                yield Unreadable(image.frame.place or image.frame.name, "there is no odometry for its stamp")
+            elif last is None or _apart(pose, last) >= self._options.spacing:
+                last = pose
+                yield DriveFrame(replace(image.frame, calibration=self._calibration, pose=self._options.pose), told)
+
+    def _recorded_calibration(self) -> Calibration:
+        message = self._images.calibration()
+        if message is None:
+            raise SourceError(f"{printable(self._path)} has no camera_info of {self._images.topic}: give --calibration")
+        return Calibration.from_message(message)
+
+    def _read_track(self) -> Track:
+        path, wanted = self._path, self._options.odometry
+        times, poses = [], []
+        with opened(path) as bag:
+            topics = sorted({each.topic for each in bag.connections if each.msgtype == ODOMETRY})
+            if len(topics) != 1 if wanted is None else wanted not in topics:
+                raise BagError(
+                    f"{printable(path)} has these topics of nav_msgs/Odometry: {', '.join(topics) or 'none'}; "
+                    + ("name one of them with --odometry" if topics else "a map needs the vehicle's motion")
+                )
+            topic = wanted or topics[0]
+            connections = [each for each in bag.connections if each.topic == topic and each.msgtype == ODOMETRY]
+            for connection, _, data in bag.messages(connections):
+                try:
+                    message = bag.deserialize(data, connection.msgtype)
+                    where = message.pose.pose
+                    turned = where.orientation
+                    pose = PlanarPose.from_odometry(
+                        (where.position.x, where.position.y), (turned.x, turned.y, turned.z, turned.w)
+                    )
+                except (ImageError, OptionError):  # a damaged message, or numbers that are none: others are there
+                    continue
+                times.append(message.header.stamp.sec * 10**9 + message.header.stamp.nanosec)
+                poses.append(pose)
+                self.frame_id = message.header.frame_id or self.frame_id
+        if not poses:
+            raise BagError(f"{printable(path)} has no message on {topic} that can be used")
+        return Track(times, poses)
+
+
+def _apart(one: PlanarPose, other: PlanarPose) -> float:
+    """Metres between two poses; a turn by a radian counts five."""
+    return one.distance(other) + 5.0 * abs(math.remainder(one.yaw - other.yaw, 2 * math.pi))

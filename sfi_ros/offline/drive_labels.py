@@ -1,0 +1,112 @@
+"""What a drive teaches: its photos with the class behind objects as other frames showed it, as a dataset to train on.
+
+    images/NAME.png        the photo
+    labels/NAME.png        what is seen: 0 road, 1 sidewalk, 2 other, 10 foreground, 255 not known
+    background/NAME.png    what lies behind the foreground: 0, 1, 2, and 255 where no frame showed it
+    classes.yaml           says so; `dataset: folder` of training/ reads all of it
+
+Foreground and visible classes are what the network said; visible ones only where it was sure. What lies behind objects
+is not its opinion of this frame, but what it saw in others that had no object in the way; see `geometry.sightings`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import cv2
+import numpy as np
+
+from sfi_ros.classes import BACKGROUND_CLASSES, IGNORE
+from sfi_ros.files import make_folder, write_bytes
+from sfi_ros.geometry.ground import GroundCamera, GroundGrid
+from sfi_ros.geometry.motion import PlanarPose
+from sfi_ros.geometry.sightings import Sightings
+from sfi_ros.inference import Scene
+from sfi_ros.offline.drive import DriveFrame
+
+DATASET: Final = ("images", "labels", "background", "classes.yaml")
+"""What the folder holds."""
+
+FOREGROUND: Final = 10
+"""Label id of objects."""
+
+_SURE: Final = round(0.9 * 255)  # confidence from which on a visible class is written
+_CLASSES: Final = f"""# Written by `sfi map --labels`: see docs/map.md.
+background:
+  road: [0]
+  sidewalk: [1]
+  other: [2]
+foreground: [{FOREGROUND}]
+ignore: [{IGNORE}]
+"""
+
+
+@dataclass(frozen=True)
+class LabelCounts:
+    """What was written.
+
+    Attributes:
+        images: photos.
+        hidden: pixels of foreground.
+        shown: class -> how many of them other frames showed to be that.
+    """
+
+    images: int
+    hidden: int
+    shown: dict[str, int]
+
+
+class DriveLabels:
+    """Writes the dataset of a drive: what is seen while it is read, what is hidden when all of it is known.
+
+    Args:
+        folder: made if it is not there.
+        grid: of the ground that each frame shows; see `Sightings`.
+
+    Raises:
+        WriteError: something cannot be written; from any method.
+    """
+
+    def __init__(self, folder: Path, grid: GroundGrid):
+        self._folder, self._sightings = folder, Sightings(grid)
+        self._frames: list[tuple[str, GroundCamera, PlanarPose]] = []
+        for name in DATASET[:3]:
+            make_folder(folder / name)
+        write_bytes(folder / DATASET[3], _CLASSES.encode())
+
+    def add(self, item: DriveFrame, scene: Scene) -> None:
+        """Write photo and labels of a frame, and let it vote."""
+        frame = item.frame
+        assert frame.calibration is not None and frame.pose is not None
+        height, width = scene.foreground.shape
+        camera = GroundCamera.of(frame.calibration, frame.pose, (width, height))
+        self._sightings.add(camera, item.vehicle, scene.foreground, scene.background, scene.confidence)
+        labels = np.where(scene.confidence >= _SURE, scene.background, IGNORE).astype(np.uint8)
+        labels[scene.foreground != 0] = FOREGROUND
+        photo = frame.image
+        if photo.shape[:2] != labels.shape:
+            photo = cv2.resize(photo, (width, height), interpolation=cv2.INTER_AREA)
+        self._write("images", frame.name, cv2.cvtColor(photo, cv2.COLOR_RGB2BGR))
+        self._write("labels", frame.name, labels)
+        self._frames.append((frame.name, camera, item.vehicle))
+
+    def finish(self) -> LabelCounts:
+        """Write what lies behind the objects of all frames."""
+        counts = np.zeros(256, np.int64)
+        for name, camera, vehicle in self._frames:
+            labels = cv2.imdecode(np.fromfile(self._path("labels", name), np.uint8), cv2.IMREAD_UNCHANGED)
+            foreground = (labels == FOREGROUND).astype(np.uint8)
+            behind = self._sightings.behind(camera, vehicle, foreground)
+            counts += np.bincount(behind[foreground != 0], minlength=256)
+            self._write("background", name, behind)
+        shown = {name: int(counts[number]) for number, name in enumerate(BACKGROUND_CLASSES)}
+        return LabelCounts(len(self._frames), int(counts.sum()), shown)
+
+    def _path(self, kind: str, name: str) -> Path:
+        return self._folder / kind / f"{name}.png"
+
+    def _write(self, kind: str, name: str, picture: np.ndarray) -> None:
+        _, encoded = cv2.imencode(".png", picture)
+        write_bytes(self._path(kind, name), encoded.data)
