@@ -108,13 +108,13 @@ def _start(context: LaunchContext) -> list[Action]:
         launching.check_rviz()
     parameters |= {name: _is_true(values, name) for name in ("autostart", "use_sim_time")}
     actions: list[Action] = _dds_profile() if _is_true(values, "dds_profile") else []
+    one_node = None
     if values["cameras"] and _is_true(values, "one_process"):
         parameters["cameras"] = launching.camera_names(values["cameras"])
-        actions.append(_node(launching.CameraNode(values["namespace"].strip("/"), "image"), values, parameters))
-    else:
-        actions += [_node(camera, values, parameters) for camera in cameras]
+        one_node = launching.CameraNode(values["namespace"].strip("/"), "image")
+    actions += [_node(camera, values, parameters) for camera in ([one_node] if one_node else cameras)]
     if _is_true(values, "rviz"):
-        actions.append(_rviz(cameras, values))
+        actions.append(_rviz(cameras, one_node, values))
     return actions
 
 
@@ -142,11 +142,12 @@ def _end_if_refused(event: ProcessExited, _: LaunchContext) -> None:
         raise RuntimeError(f"{event.process_name} refuses to run; its last message says why")
 
 
-def _rviz(cameras: list[launching.CameraNode], values: dict[str, str]) -> Node:
+def _rviz(cameras: list[launching.CameraNode], one_node: launching.CameraNode | None, values: dict[str, str]) -> Node:
     template = (SHARE / "config" / "inpaint.rviz").read_text(encoding="utf-8")
     config = Path(launch.logging.launch_config.log_dir, "inpaint.rviz")  # beside the logs of this launch
     config.write_text(
-        launching.rviz_config(template, cameras, values["image_transport"], values["fixed_frame"]), encoding="utf-8"
+        launching.rviz_config(template, cameras, values["image_transport"], values["fixed_frame"], one_node),
+        encoding="utf-8",
     )
     return Node(
         package="rviz2",

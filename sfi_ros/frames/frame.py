@@ -10,6 +10,7 @@ import numpy as np
 
 from sfi_ros.errors import SfiError
 from sfi_ros.geometry.calibration import Calibration
+from sfi_ros.geometry.motion import PlanarPose
 from sfi_ros.geometry.pose import CameraPose
 from sfi_ros.synthetic import SyntheticFrame
 
@@ -27,6 +28,7 @@ class Frame:
         image: (H, W, 3) uint8 RGB.
         truth: what the synthetic street knows about it; None for real cameras.
         calibration, pose: of its camera, where the source knows them.
+        vehicle: where its vehicle is, where the source knows that.
         place: of the file, or which image of a recording it is; can be printed.
     """
 
@@ -36,6 +38,7 @@ class Frame:
     place: str = ""
     calibration: Calibration | None = None
     pose: CameraPose | None = None
+    vehicle: PlanarPose | None = None
 
 
 @dataclass(frozen=True)

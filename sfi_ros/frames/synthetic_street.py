@@ -42,4 +42,5 @@ class SyntheticSource:
         for number in numbers:
             truth = self.street.frame(number)
             name = f"frame_{number:06d}"
-            yield Frame(name, truth.image, truth, calibration=self.street.calibration, pose=self.street.pose(number))
+            pose, vehicle = self.street.pose(number), self.street.vehicle(number)
+            yield Frame(name, truth.image, truth, calibration=self.street.calibration, pose=pose, vehicle=vehicle)

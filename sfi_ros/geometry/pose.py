@@ -106,6 +106,18 @@ class CameraPose:
         return body @ _OPTICAL_TO_BODY
 
     @property
+    def quaternion(self) -> np.ndarray:
+        """(4,) float64: x, y, z, w of `rotation`, as TF tells it; w is not negative."""
+        axes = self.rotation
+        w = 0.5 * math.sqrt(max(0.0, 1 + axes.trace()))
+        if w > 1e-7:
+            (x, y, z) = axes[2, 1] - axes[1, 2], axes[0, 2] - axes[2, 0], axes[1, 0] - axes[0, 1]
+            return np.array([x / (4 * w), y / (4 * w), z / (4 * w), w])
+        # Half a turn: the axis is the eigenvector of 1.
+        values, vectors = np.linalg.eigh(axes + axes.T)
+        return np.append(vectors[:, int(np.argmax(values))], 0.0)
+
+    @property
     def position(self) -> np.ndarray:
         """(3,) float64: x, y and height."""
         return np.array([self.x, self.y, self.height])

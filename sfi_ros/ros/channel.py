@@ -16,7 +16,9 @@ from sfi_ros.ros import diagnostics
 from sfi_ros.ros.bit_depth import BitDepth
 from sfi_ros.ros.calibrations import Calibrations
 from sfi_ros.ros.camera import Arrival, Camera
+from sfi_ros.ros.camera_ground import CameraGround
 from sfi_ros.ros.image_messages import rgb_of
+from sfi_ros.ros.layouts import Layouts
 from sfi_ros.ros.mailbox import Mailbox
 from sfi_ros.ros.monitor import Monitor
 from sfi_ros.ros.parameters import CameraParameters
@@ -66,6 +68,8 @@ class Channel:
         self._log = node.get_logger()
         self.monitor = Monitor()
         self._results: Results | None = None
+        self._layouts: Layouts | None = None
+        self._ground: CameraGround | None = None
         self._calibrations: Calibrations | None = None
         self._camera: Camera | None = None
         self._bit_depth = BitDepth(node, self.topics.image)
@@ -78,9 +82,16 @@ class Channel:
 
     # --- the node's thread ---
 
-    def open(self, weights_name: str) -> None:
-        """Make the publishers: the node is configured."""
-        self._results = Results(self._node, weights_name, self.topics.results)
+    def open(self, weights_name: str, layouts: Layouts) -> None:
+        """Make the publishers: the node is configured.
+
+        Raises:
+            OptionError: see `CameraGround`.
+        """
+        prefix = self.topics.results
+        self._layouts = layouts
+        self._ground = CameraGround(self._node, prefix, self._parameters, layouts.grid)
+        self._results = Results(self._node, weights_name, prefix)
 
     def activate(self) -> None:
         """Listen for calibrations, and from then on to the camera as `follow_demand` says."""
@@ -93,7 +104,12 @@ class Channel:
 
     def follow_demand(self) -> None:
         """Subscribe to the camera while results are wanted, and only then; to be called now and then while active."""
-        wanted = not self._parameters["lazy"] or (self._results is not None and self._results.wanted())
+        ground_wanted = self._layouts.wanted() or self._ground.points_wanted()
+        if ground_wanted:
+            self._ground.start()
+        else:
+            self._ground.stop()
+        wanted = ground_wanted or not self._parameters["lazy"] or self._results.wanted()
         if wanted and self._camera is None:
             self.monitor.resume()
             transport = self._parameters["image_transport"]
@@ -104,14 +120,17 @@ class Channel:
     def deactivate(self) -> None:
         """Listen to nothing any more."""
         self._unsubscribe()
+        if self._ground is not None:
+            self._ground.stop()
         if self._calibrations is not None:
             self._calibrations.close()
 
     def close(self) -> None:
         """Destroy the publishers."""
-        if self._results is not None:
-            self._results.close()
-            self._results = None
+        for publishers in (self._results, self._ground):
+            if publishers is not None:
+                publishers.close()
+        self._results = self._ground = self._layouts = None
 
     def status(self, condition: diagnostics.Condition) -> DiagnosticStatus:
         """Judge this camera, and log what keeps its images from arriving; to be called now and then.
@@ -135,6 +154,14 @@ class Channel:
         )
         limits = diagnostics.Limits(**{name: self._parameters[f"diagnostics.{name}"] for name in _LIMITS})
         return diagnostics.status(f"{topics.name[1:]}: camera", condition, self.monitor.snapshot(), limits)
+
+    def layout_status(self, lifecycle: str) -> DiagnosticStatus:
+        """Judge what this camera contributes to the layout, in this state of the node."""
+        ground = self._ground
+        if lifecycle == "active" and (ground is None or not ground.started):
+            lifecycle = "idle"
+        problem, warning, pose = (ground.problem, ground.warning, ground.pose) if ground else ("", "", None)
+        return diagnostics.layout_status(f"{self.topics.name[1:]}: layout", lifecycle, problem, warning, pose)
 
     def _unsubscribe(self) -> None:
         if self._camera is not None:
@@ -169,6 +196,9 @@ class Channel:
             self._calibrations.of_result(arrival.stamp, of_image, of_result),
             time.monotonic() - arrival.at,
         )
+        layout = self._ground.lay_out(scene, arrival.message.header, of_image, self._calibrations)
+        if layout is not None:
+            self._layouts.add(self._name, layout, arrival.message.header.stamp)
         stages = {
             "wait": frame.began - arrival.at,
             "decode": frame.decoded - frame.began,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
+from sfi_ros.geometry.pose import CameraPose
 from sfi_ros.ros.monitor import COMPARABLE, Snapshot
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
@@ -73,6 +75,32 @@ def status(name: str, condition: Condition, frames: Snapshot, limits: Limits) ->
         name=name,
         message=message,
         hardware_id=str(condition.facts.get("camera topic", "")),
+        values=[KeyValue(key=key, value=_text(value)) for key, value in values.items()],
+    )
+
+
+def layout_status(name: str, state: str, problem: str, warning: str, pose: CameraPose | None) -> DiagnosticStatus:
+    """Judge what a camera contributes to the layout of the ground.
+
+    Args:
+        name: of the status.
+        state: of the node's lifecycle; "idle" where it is active and nobody subscribes to a layout.
+        problem: why the newest image has no layout; "" if it has one.
+        warning: what is left out of it; "" if nothing is.
+        pose: of the camera in the newest layout.
+    """
+    values: dict[str, Any] = {"state": state}
+    if state == "active" and problem:
+        values["state"] = "no layout"
+    elif state == "active" and pose is None:
+        values["state"] = "waiting"
+    if pose is not None:
+        angles = {f"camera {angle} (degrees)": math.degrees(getattr(pose, angle)) for angle in ("pitch", "roll", "yaw")}
+        values |= {"camera height (m)": pose.height, "camera x (m)": pose.x, "camera y (m)": pose.y, **angles}
+    return DiagnosticStatus(
+        level=WARN if problem or warning else OK,
+        name=name,
+        message="; ".join(filter(None, (values["state"], problem, warning))),
         values=[KeyValue(key=key, value=_text(value)) for key, value in values.items()],
     )
 

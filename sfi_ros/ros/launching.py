@@ -24,6 +24,7 @@ from sfi_ros.ros.settings import SETTINGS
 OVERRIDES: Final = ("weights", "device", "precision", "backend", "image_transport", "output_size", "lazy")
 _SETTINGS: Final = {setting.name: setting for setting in SETTINGS}
 _NAMES: Final = re.compile(r"[A-Za-z_]\w*(/[A-Za-z_]\w*)*", re.ASCII)
+_TOGETHER: Final = "/inpaint/layout"  # topics of all cameras of a node
 _BOOLEANS: Final = {"true": True, "false": False}
 
 
@@ -146,7 +147,9 @@ def check_rviz() -> None:
         raise UnavailableError(f"rviz:=true needs RViz, which is not installed: apt install {package}, or rviz:=false")
 
 
-def rviz_config(template: str, nodes: list[CameraNode], transport: str, fixed_frame: str) -> str:
+def rviz_config(
+    template: str, nodes: list[CameraNode], transport: str, fixed_frame: str, one_node: CameraNode | None = None
+) -> str:
     """RViz's configuration for these cameras.
 
     Args:
@@ -154,13 +157,20 @@ def rviz_config(template: str, nodes: list[CameraNode], transport: str, fixed_fr
         nodes: one set of displays is made for each.
         transport: raw or compressed, of the cameras' images.
         fixed_frame: of RViz.
+        one_node: that all cameras share; None where each has its own. What all see together is shown once then.
     """
     config = yaml.safe_load(template)
     manager = config["Visualization Manager"]
     manager["Global Options"]["Fixed Frame"] = fixed_frame
-    displays = []
+    template_displays, displays = manager["Displays"], []
+    if one_node is not None:
+        together = [display for display in template_displays if display["Topic"]["Value"].startswith(_TOGETHER)]
+        template_displays = [display for display in template_displays if display not in together]
+        for display in copy.deepcopy(together):
+            display["Topic"]["Value"] = display["Topic"]["Value"].replace("/inpaint", one_node.name, 1)
+            displays.append(display)
     for node in nodes:
-        for display in copy.deepcopy(manager["Displays"]):
+        for display in copy.deepcopy(template_displays):
             topic = display["Topic"]["Value"]
             of_node = topic.startswith("/inpaint/")
             display["Topic"]["Value"] = (

@@ -28,6 +28,7 @@ from sfi_ros.inference import DefaultWeightsMissing, InferenceEngine
 from sfi_ros.ros import diagnostics
 from sfi_ros.ros.camera import Arrival
 from sfi_ros.ros.channel import Channel
+from sfi_ros.ros.layouts import Layouts, grid_of
 from sfi_ros.ros.logs import RoutedLogs
 from sfi_ros.ros.mailbox import Mailboxes
 from sfi_ros.ros.parameters import Parameters
@@ -57,6 +58,7 @@ class InpaintNode(LifecycleNode):
         self._routed_logs = RoutedLogs(self.get_logger())
         self._answer_impossible_transitions()
         self._engine: InferenceEngine | None = None
+        self._layouts: Layouts | None = None
         self._worker: Worker | None = None
         self._configure_problem = ""
         self._halted = threading.Event()
@@ -150,8 +152,9 @@ class InpaintNode(LifecycleNode):
 
     def _configure(self) -> None:
         engine = self._unless_halted(self._load)
+        self._layouts = Layouts(self, self._settings, grid_of(self._settings))
         for channel in self._channels.values():
-            channel.open(engine.weights_name)
+            channel.open(engine.weights_name, self._layouts)
         self._engine = engine
         self._configure_problem = ""
         self.get_logger().info(
@@ -196,7 +199,7 @@ class InpaintNode(LifecycleNode):
     def _activate(self) -> None:
         for channel in self._channels.values():
             channel.activate()
-        self._worker = Worker(self._channels, self._mailboxes, self._settings, self._engine)
+        self._worker = Worker(self._channels, self._mailboxes, self._settings, self._engine, self._layouts)
         self._follow_demand()
 
     def _deactivate(self) -> None:
@@ -209,6 +212,9 @@ class InpaintNode(LifecycleNode):
     def _release(self) -> None:
         for channel in self._channels.values():
             channel.close()
+        if self._layouts is not None:
+            self._layouts.close()
+            self._layouts = None
         if self._engine is not None:
             self._engine.close()
             self._engine = None
@@ -250,7 +256,10 @@ class InpaintNode(LifecycleNode):
             worker_alive=worker is None or worker.alive,
             facts=self._facts(),
         )
-        message = DiagnosticArray(status=[channel.status(condition) for channel in self._channels.values()])
+        channels = self._channels.values()
+        statuses = [channel.status(condition) for channel in channels]
+        statuses += [channel.layout_status(condition.lifecycle) for channel in channels]
+        message = DiagnosticArray(status=statuses)
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)
 

@@ -2,7 +2,8 @@
 
 Publishes `image` (sensor_msgs/Image) or `image/compressed` (sensor_msgs/CompressedImage) and `camera_info` beside it. A
 bag is played with the gaps between its images that were recorded. Stamps are the time of publishing, as those of a
-camera are, or the recorded ones; those may come with /clock, as from `ros2 bag play --clock`.
+camera are, or the recorded ones; those may come with /clock, as from `ros2 bag play --clock`. The synthetic street also
+tells how its vehicle moves (`true_motion`).
 `camera_player` is its executable.
 """
 
@@ -29,6 +30,7 @@ from sfi_ros.ros.image_messages import compressed_message, image_message
 from sfi_ros.ros.qos import overridable, result_qos
 from sfi_ros.ros.timeline import Step, rounds, steps
 from sfi_ros.ros.topics import TRANSPORTS, camera_info_topic, image_topic
+from sfi_ros.ros.true_motion import TrueMotion
 
 _CLOCK_PERIOD = 0.025  # seconds between two messages on /clock; that of `ros2 bag play --clock`
 _PATIENCE = 0.02  # seconds between two looks for subscribers
@@ -75,6 +77,8 @@ class CameraPlayer(Node):
             "field_of_view", 60.0, "degrees across the image, for camera_info where no calibration is known", 1.0, 179.0
         )
         self._calibration = self._known_calibration()
+        synthetic = isinstance(self._source, SyntheticSource)
+        self._motion = TrueMotion(self, self._source.street, rate or self._source.rate) if synthetic else None
         self._images = self.create_publisher(
             CompressedImage if self._compress else Image,
             image_topic(self, transport),
@@ -160,6 +164,8 @@ class CameraPlayer(Node):
         elif not self._uncalibrated:
             guess = Calibration.pinhole(width, height, camera_matrix(width, height, self._field_of_view))
             self._infos.publish(camera_info_message(guess, header))
+        if self._motion is not None:
+            self._motion.publish(step.frame, header)
         if self._compress:
             self._images.publish(compressed_message(step.frame.image, header))
         else:
@@ -195,8 +201,7 @@ class CameraPlayer(Node):
         if isinstance(self._source, BagSource):
             return self._recorded_calibration(self._source)
         if isinstance(self._source, SyntheticSource):
-            street = self._source.street
-            return Calibration.pinhole(street.width, street.height, street.camera_matrix)
+            return self._source.street.calibration
         return None
 
     def _recorded_calibration(self, bag: BagSource) -> Calibration | None:

@@ -111,7 +111,7 @@ class SceneListener(Node):
 
     def _diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
-            if status.name.startswith(f"{self._name}:"):
+            if status.name == f"{self._name}: camera":
                 self.status = status
 
 

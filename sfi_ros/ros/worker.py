@@ -12,6 +12,7 @@ from sfi_ros.inference import InferenceEngine
 from sfi_ros.ros.camera import Arrival
 from sfi_ros.ros.channel import Channel, Frame
 from sfi_ros.ros.image_messages import ImageError
+from sfi_ros.ros.layouts import Layouts
 from sfi_ros.ros.mailbox import Mailboxes
 from sfi_ros.ros.parameters import Parameters
 
@@ -27,6 +28,7 @@ class Worker:
         mailboxes: where their frames come from.
         parameters: of the node, read anew every time.
         engine: infers.
+        layouts: of the ground, published after each pass.
     """
 
     def __init__(
@@ -35,9 +37,10 @@ class Worker:
         mailboxes: Mailboxes[Arrival],
         parameters: Parameters,
         engine: InferenceEngine,
+        layouts: Layouts,
     ):
         self._channels, self._mailboxes = channels, mailboxes
-        self._parameters, self._engine = parameters, engine
+        self._parameters, self._engine, self._layouts = parameters, engine, layouts
         self._stopped = threading.Event()
         self._busy_since: float | None = None
         # A daemon: a frame that hangs in a driver must not keep the process from ending.
@@ -80,6 +83,8 @@ class Worker:
                 frames.append(frame)
         for _, alike in groupby(sorted(frames, key=_what_shares_a_pass), key=_what_the_engine_is_told):
             self._infer(list(alike))
+        if frames and not self._stopped.is_set():
+            self._attempt(frames[-1].channel, self._layouts.publish)
 
     def _infer(self, frames: Sequence[Frame]) -> None:
         """Infer frames in one call, and publish each."""

@@ -60,3 +60,18 @@ def test_impossible_poses_are_refused(wrong: dict[str, float], says: str) -> Non
 def test_a_transform_without_rotation_is_refused() -> None:
     with pytest.raises(OptionError, match="zeros"):
         CameraPose.from_transform((0, 0, 1), (0, 0, 0, 0))
+
+
+@given(st.floats(-1.5, 1.5), st.floats(-3.1, 3.1), st.floats(-3.1, 3.1))
+def test_a_quaternion_is_read_back(pitch: float, roll: float, yaw: float) -> None:
+    pose = CameraPose(1.5, pitch, roll, yaw, 0.3, -0.2)
+    again = CameraPose.from_transform((0.3, -0.2, 1.5), pose.quaternion.tolist())
+    np.testing.assert_allclose(again.rotation, pose.rotation, atol=1e-6)
+
+
+def test_the_quaternion_of_half_a_turn() -> None:
+    """That of a camera that looks to the right."""
+    pose = CameraPose(1.0, yaw=-math.pi / 2)
+    assert pose.quaternion[3] == pytest.approx(0.0, abs=1e-7)
+    again = CameraPose.from_transform((0, 0, 1), pose.quaternion.tolist())
+    np.testing.assert_allclose(again.rotation, pose.rotation, atol=1e-6)

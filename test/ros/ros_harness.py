@@ -180,18 +180,24 @@ class Probe:
     def listen(self, topic: str, message_type=Image, qos=None) -> Inbox:
         return Inbox(self.node, topic, message_type, qos or QoSProfile(depth=50))
 
-    def status(self, node: str = "/inpaint") -> dict[str, str]:
+    def status(self, node: str = "/inpaint", kind: str = "camera") -> dict[str, str]:
         """The node's last diagnostics as a dictionary, with "message" and "level" (0, 1, 2)."""
-        status = self._statuses.get(f"{node[1:]}: camera")
+        status = self._statuses.get(f"{node[1:]}: {kind}")
         if status is None:
             return {"message": "", "level": "", "state": ""}
         values = {value.key: value.value for value in status.values}
         return {**values, "message": status.message, "level": str(status.level[0])}
 
-    def await_status(self, condition: Callable[[dict[str, str]], object], what: str, node: str = "/inpaint"):
+    def await_status(
+        self,
+        condition: Callable[[dict[str, str]], object],
+        what: str,
+        node: str = "/inpaint",
+        kind: str = "camera",
+    ):
         self._statuses.clear()  # what was said before does not count
-        wait_for(lambda: self.status(node)["message"] and condition(self.status(node)), what)
-        return self.status(node)
+        wait_for(lambda: self.status(node, kind)["message"] and condition(self.status(node, kind)), what)
+        return self.status(node, kind)
 
     def call(self, service_type, name: str, request):
         client = self.node.create_client(service_type, name)

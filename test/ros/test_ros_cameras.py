@@ -20,6 +20,7 @@ from sfi_ros.ros.camera import Arrival
 from sfi_ros.ros.camera_info import camera_info_message
 from sfi_ros.ros.channel import Channel
 from sfi_ros.ros.image_messages import image_message
+from sfi_ros.ros.layouts import Layouts, grid_of
 from sfi_ros.ros.mailbox import Mailboxes
 from sfi_ros.ros.parameters import Parameters
 from sfi_ros.ros.worker import Worker
@@ -239,16 +240,17 @@ def work(weights):
     channels = {name: Channel(node, name, parameters.of(name), mailboxes[name]) for name in cameras}
     engine = Recording(open_model(weights, device="cpu", precision="float32"))
     engine.calls = []
+    layouts = Layouts(node, parameters, grid_of(parameters))
 
     def run(shapes: dict[str, tuple[int, int]], **values):
         node.set_parameters([rclpy.parameter.Parameter(name.replace("__", "."), value=values[name]) for name in values])
         for channel in channels.values():
-            channel.open("weights")
+            channel.open("weights", layouts)
             channel.activate()
         for name, shape in shapes.items():
             message = image_message(np.zeros((*shape, 3), np.uint8), "rgb8", Header())
             mailboxes[name].put(Arrival(message, 0, 0.0, None))
-        worker = Worker(channels, mailboxes, parameters, engine)
+        worker = Worker(channels, mailboxes, parameters, engine, layouts)
 
         def done():
             frames = [channel.monitor.snapshot() for channel in channels.values()]

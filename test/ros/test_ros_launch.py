@@ -18,7 +18,8 @@ from sfi_ros.ros.launching import OVERRIDES
 from sfi_ros.ros.settings import SETTINGS, Change
 
 ROOT = Path(__file__).resolve().parents[2]
-RESULT_TOPICS = (*(output.name for output in OUTPUTS), "camera_info")
+LAYOUT_TOPICS = ("layout", "layout_objects", "layout_color", "ground_points")
+RESULT_TOPICS = (*(output.name for output in OUTPUTS), *LAYOUT_TOPICS, "camera_info")
 
 
 def declared(path: Path) -> dict[str, dict[str, ast.expr]]:

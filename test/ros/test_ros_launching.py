@@ -103,12 +103,22 @@ def test_rviz_follows_the_arguments():
     several = topics(rviz_config(TEMPLATE, nodes(cameras="front,rear"), "raw", "camera"))
     assert len(several) == 2 * len(topics(TEMPLATE))
     assert several["rear: Camera"] == "/rear/image_raw"
-    published = {output.name for output in OUTPUTS}
+    published = {output.name for output in OUTPUTS} | {"layout", "layout_objects", "layout_color", "ground_points"}
     for name, topic in several.items():
         camera, _, display = name.partition(": ")
         if display != "Camera":
             assert topic.rpartition("/")[0] == f"/{camera}/inpaint"
             assert topic.rpartition("/")[2] in published
+
+
+def test_rviz_shows_once_what_all_cameras_of_a_node_see_together():
+    shown = topics(
+        rviz_config(TEMPLATE, nodes("car", cameras="front,rear"), "raw", "camera", CameraNode("car", "image"))
+    )
+    assert shown["Layout"] == "/car/inpaint/layout"
+    assert shown["car/front: Ground points"] == "/car/front/inpaint/ground_points"
+    assert not any(name.endswith(": Layout") for name in shown)
+    assert shown["car/rear: Overlay"] == "/car/rear/inpaint/overlay"
 
 
 def test_a_topic_that_already_names_its_transport():

@@ -10,16 +10,18 @@ import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed (pip install sfi_ros[ros])")
 
+from nav_msgs.msg import Odometry
 from rcl_interfaces.msg import Log
 from ros_bags import START, write_bag
-from ros_harness import Probe, Process, small_weights, wait_for
+from ros_harness import Probe, Process, small_weights, stamp_of, wait_for
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, Imu
 
 from sfi_ros.frames.encodings import view
 from sfi_ros.frames.sources import Frame
 from sfi_ros.ros import player as player_module
 from sfi_ros.ros.image_messages import rgb_of
+from sfi_ros.ros.imu_pitch import pitch_of
 from sfi_ros.ros.spinning import spun_by_a_thread
 from sfi_ros.ros.stamps import nanoseconds
 from sfi_ros.ros.stopping import REFUSED
@@ -77,6 +79,37 @@ def test_the_synthetic_street_with_its_own_calibration(probe, tmp_path):
     assert [i.header.stamp for i in infos] == [i.header.stamp for i in images]
     np.testing.assert_allclose(np.reshape(infos[0].k, (3, 3)), street.camera_matrix)
     assert (infos[0].width, infos[0].height) == (512, 256)
+
+
+def test_the_synthetic_street_tells_its_motion_and_its_cameras_pose(probe, tmp_path):
+    street = SyntheticStreet(seed=5)
+    words = ("-p", "seed:=5", "-p", "limit:=10", "-p", "wait_for_subscribers:=1")
+    with (
+        probe.listen("/odom", Odometry) as odometry,
+        probe.listen("/imu", Imu) as imu,
+        Process("camera_player", *words, log=tmp_path / "log") as player,
+    ):
+        height, pitch = (value.double_value for value in probe.get(["pose.height", "pose.pitch"], "/camera_player"))
+        wait_for(lambda: odometry.publishers and imu.publishers, "the publishers")
+        with probe.listen("/image") as images:
+            assert player.wait() == 0, player.log()
+            wait_for(lambda: len(images.messages) == 10 and images.stamps()[-1] in imu.stamps(), "all messages")
+        number = {stamp: index for index, stamp in enumerate(images.stamps())}
+    poses = [street.pose(index) for index in range(0, 150, 5)]
+    assert height == pytest.approx(np.mean([pose.height for pose in poses]))
+    assert pitch == pytest.approx(np.mean([pose.pitch for pose in poses]))
+    for message in odometry.messages:
+        index = number[stamp_of(message)]
+        told, vehicle = message.pose.pose, street.vehicle(index)
+        assert (told.position.x, told.position.y) == pytest.approx((vehicle.x, vehicle.y))
+        assert 2 * np.arctan2(told.orientation.z, told.orientation.w) == pytest.approx(vehicle.yaw)
+        assert (message.header.frame_id, message.child_frame_id) == ("odom", "base_footprint")
+    for message in imu.messages:
+        nods = street.pose(number[stamp_of(message)]).pitch - pitch
+        assert pitch_of(message.orientation) == pytest.approx(nods, abs=1e-6)
+    speed = odometry.messages[-1].twist.twist.linear.x
+    assert speed == pytest.approx(street.vehicle(9).seen_from(street.vehicle(8)).x * street.rate)
+    assert "odometry on /odom, IMU on /imu" in player.log()
 
 
 def test_a_folder_skips_what_is_no_image(probe, tmp_path, pictures):

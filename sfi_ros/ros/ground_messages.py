@@ -1,0 +1,103 @@
+"""The ground as ROS messages: occupancy grids, organised point clouds, and grid maps where they are installed."""
+
+from __future__ import annotations
+
+import array
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+from builtin_interfaces.msg import Time
+from geometry_msgs.msg import Point, Pose, Quaternion
+from nav_msgs.msg import MapMetaData, OccupancyGrid
+from sensor_msgs.msg import PointCloud2, PointField
+from std_msgs.msg import Float32MultiArray, Header, MultiArrayDimension, MultiArrayLayout
+
+from sfi_ros.geometry.ground import GroundGrid
+
+try:
+    from grid_map_msgs.msg import GridMap
+except ImportError:  # not on PyPI
+    GridMap = None
+
+POINT: Final = np.dtype(
+    {
+        "names": ["x", "y", "z", "class", "evidence", "confidence"],
+        "formats": ["<f4", "<f4", "<f4", "u1", "u1", "u1"],
+        "offsets": [0, 4, 8, 12, 13, 14],
+        "itemsize": 16,
+    }
+)
+"""A point of ~/ground_points."""
+
+_FIELD_TYPES: Final = {"f": PointField.FLOAT32, "u": PointField.UINT8}
+
+
+def occupancy_message(costs: np.ndarray, grid: GroundGrid, stamp: Time) -> OccupancyGrid:
+    """Make a nav_msgs/OccupancyGrid.
+
+    Args:
+        costs: int8 of the grid's shape, 0 to 100, -1 for unknown.
+        grid: where the cells lie.
+        stamp: of the image.
+    """
+    rows, columns = grid.shape
+    origin = Pose(position=Point(x=grid.x_min, y=grid.y_min), orientation=Quaternion(w=1.0))
+    message = OccupancyGrid(
+        header=Header(stamp=stamp, frame_id=grid.frame),
+        info=MapMetaData(map_load_time=stamp, resolution=grid.resolution, width=columns, height=rows, origin=origin),
+    )
+    message.data = _filled(costs, "b")
+    return message
+
+
+def points_message(points: np.ndarray, frame: str, stamp: Time) -> PointCloud2:
+    """Make an organised sensor_msgs/PointCloud2.
+
+    Args:
+        points: (H, W) of `POINT`, metres; NaN where there is none.
+        frame: that they are in.
+        stamp: of the image.
+    """
+    height, width = points.shape
+    fields = [
+        PointField(name=name, offset=offset, datatype=_FIELD_TYPES[kind.kind], count=1)
+        for name, (kind, offset) in POINT.fields.items()
+    ]
+    message = PointCloud2(header=Header(stamp=stamp, frame_id=frame), height=height, width=width, fields=fields)
+    message.point_step, message.row_step = POINT.itemsize, POINT.itemsize * width
+    message.is_dense = False  # NaN among them
+    message.data = _filled(points, "B")
+    return message
+
+
+def grid_map_message(layers: Mapping[str, np.ndarray], grid: GroundGrid, stamp: Time) -> GridMap:
+    """Make a grid_map_msgs/GridMap, whose rows count from the largest x down and whose columns from the largest y.
+
+    Args:
+        layers: name -> float32 of the grid's shape; NaN where there is no value.
+        grid: where the cells lie.
+        stamp: of the image.
+    """
+    rows, columns = grid.shape
+    message = GridMap(header=Header(stamp=stamp, frame_id=grid.frame), layers=list(layers))
+    message.info.resolution = grid.resolution
+    message.info.length_x, message.info.length_y = columns * grid.resolution, rows * grid.resolution
+    message.info.pose.position.x = (grid.x_min + grid.x_max) / 2
+    message.info.pose.position.y = (grid.y_min + grid.y_max) / 2
+    message.info.pose.orientation.w = 1.0
+    # Column after column, as Eigen keeps matrices: outermost are the columns, along y.
+    sizes = (("column_index", rows, rows * columns), ("row_index", columns, columns))
+    dimensions = [MultiArrayDimension(label=label, size=size, stride=stride) for label, size, stride in sizes]
+    for values in layers.values():
+        layer = Float32MultiArray(layout=MultiArrayLayout(dim=dimensions))
+        layer.data = _filled(values[::-1, ::-1].astype(np.float32), "f")
+        message.data.append(layer)
+    return message
+
+
+def _filled(values: np.ndarray, kind: str) -> array.array:
+    """Return an array as the type that rclpy stores; assigning an ndarray to `.data` would convert every value."""
+    data = array.array(kind)
+    data.frombytes(np.ascontiguousarray(values).tobytes() if values.dtype == POINT else np.ascontiguousarray(values))
+    return data
