@@ -14,8 +14,8 @@ from geometry_msgs.msg import Quaternion, TransformStamped
 from rclpy.parameter import Parameter
 from ros_harness import Probe, wait_for
 from sensor_msgs.msg import Imu
-from sfi_ros.geometry.pose import CameraPose
 
+from sfi_ros.geometry.pose import CameraPose
 from sfi_ros.ros.imu_pitch import ImuPitch, pitch_of
 from sfi_ros.ros.parameters import Parameters
 from sfi_ros.ros.poses import CameraPoses
