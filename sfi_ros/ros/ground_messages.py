@@ -99,5 +99,5 @@ def grid_map_message(layers: Mapping[str, np.ndarray], grid: GroundGrid, stamp: 
 def _filled(values: np.ndarray, kind: str) -> array.array:
     """Return an array as the type that rclpy stores; assigning an ndarray to `.data` would convert every value."""
     data = array.array(kind)
-    data.frombytes(np.ascontiguousarray(values).tobytes() if values.dtype == POINT else np.ascontiguousarray(values))
+    data.frombytes(np.ascontiguousarray(values).reshape(-1).view(np.uint8))
     return data
