@@ -125,7 +125,8 @@ def _state(condition: Condition, frames: Snapshot, limits: Limits) -> tuple[str,
         level = ERROR if frames.age > limits.stale_error else WARN
         why = f"; {condition.camera_problem}" if condition.camera_problem else ""
         return "stale", [*problems, (level, f"the last frame arrived {frames.age:.1f} s ago{why}")]
-    return "active", problems + _frame_problems(frames, limits)
+    state = "rejected" if frames.rejected_lately and _nothing_comes_out(frames) else "active"
+    return state, problems + _frame_problems(frames, limits)
 
 
 def _worker_problems(condition: Condition, frames: Snapshot, limits: Limits) -> list[tuple[bytes, str]]:
@@ -137,13 +138,19 @@ def _worker_problems(condition: Condition, frames: Snapshot, limits: Limits) -> 
     if frames.failed_lately:
         problems.append((ERROR, f"{frames.failed_lately} frames failed lately: {frames.last_failure}"))
     if frames.rejected_lately:
-        all_of_them = frames.published == 0 or not frames.stages["total"]
         problems.append(
-            (ERROR if all_of_them else WARN, f"{frames.rejected_lately} frames rejected: {frames.last_rejection}")
+            (
+                ERROR if _nothing_comes_out(frames) else WARN,
+                f"{frames.rejected_lately} frames rejected: {frames.last_rejection}",
+            )
         )
     if condition.untrained:
         problems.append((WARN, "the network is untrained, its results mean nothing: set the parameter weights"))
     return problems
+
+
+def _nothing_comes_out(frames: Snapshot) -> bool:
+    return frames.published == 0 or not frames.stages["total"]
 
 
 def _frame_problems(frames: Snapshot, limits: Limits) -> list[tuple[bytes, str]]:

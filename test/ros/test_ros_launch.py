@@ -12,6 +12,7 @@ import yaml
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed (pip install sfi_ros[ros])")
 
+from sfi_ros.classes import BACKGROUND_CLASSES
 from sfi_ros.outputs import OUTPUTS
 from sfi_ros.ros.dds import PROFILE
 from sfi_ros.ros.launching import OVERRIDES
@@ -90,3 +91,19 @@ def test_the_dds_profile_has_a_large_segment_and_is_the_default():
     space = {"dds": "http://www.eprosima.com"}
     assert int(root.findtext(".//dds:segment_size", namespaces=space)) == 64 * 2**20
     assert root.find(".//dds:participant", space).get("is_default_profile") == "true"
+
+
+def test_the_example_for_nav2_names_topics_classes_and_layers_that_exist():
+    document = yaml.safe_load((ROOT / "config" / "nav2_example.yaml").read_text())
+    costmap = document["local_costmap"]["local_costmap"]["ros__parameters"]
+    layers = {name: layer for name, layer in costmap.items() if isinstance(layer, dict)}
+    assert set(costmap["plugins"]) <= set(layers)
+    assert "lidar_layer" in costmap["plugins"]
+    camera = layers["semantic_layer"]["camera"]
+    topics = {layers[name]["map_topic"] for name in ("ground_layer", "standing_layer")}
+    topics |= {value for name, value in camera.items() if name.endswith("_topic")}
+    infos = {f"/inpaint/{output.label_info}" for output in OUTPUTS if output.label_info}
+    assert topics <= {f"/inpaint/{name}" for name in RESULT_TOPICS} | infos
+    assert sorted(name for kind in camera["class_types"] for name in camera[kind]["classes"]) == sorted(
+        BACKGROUND_CLASSES
+    )

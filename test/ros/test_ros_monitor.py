@@ -51,7 +51,7 @@ def judged(condition=ACTIVE, frames=None, **changes):
         (Condition("active", worker_alive=False), {}, ERROR, "the worker thread died"),
         (Condition("active", untrained=True), {}, WARN, "untrained"),
         (ACTIVE, {"rejected_lately": 2, "last_rejection": "bad step"}, WARN, "2 frames rejected: bad step"),
-        (ACTIVE, {"rejected_lately": 2, "published": 0}, ERROR, "2 frames rejected"),
+        (ACTIVE, {"rejected_lately": 2, "published": 0}, ERROR, "rejected; 2 frames rejected"),
         (ACTIVE, {"failed_lately": 1, "last_failure": "out of memory"}, ERROR, "out of memory"),
         (ACTIVE, {"stages": {"total": [0.5]}}, WARN, "latency p95 is 500 ms"),
         (ACTIVE, {"stages": {"total": [3.0]}}, ERROR, "latency p95 is 3000 ms"),
