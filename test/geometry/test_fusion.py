@@ -10,6 +10,7 @@ from sfi_ros.geometry.ground import GroundCamera, GroundGrid
 from sfi_ros.geometry.ground_points import GroundPoints
 from sfi_ros.geometry.ground_table import GroundTable
 from sfi_ros.geometry.layout import BLOCKED, INFERRED, OUT_OF_VIEW, SEEN, GroundLayout, LayoutMaker, lay_out
+from sfi_ros.geometry.pose import CameraPose
 from sfi_ros.synthetic import SyntheticStreet
 
 GRID = GroundGrid(0.0, 4.0, -1.0, 1.0, 1.0)
@@ -115,5 +116,25 @@ def test_points_of_a_pixel_agree_with_the_projection(street):
     camera: GroundCamera = table.camera
     rows, columns = np.nonzero(points.cells >= 0)
     pixels = camera.pixels(points.x[rows, columns].astype(float), points.y[rows, columns].astype(float))
-    np.testing.assert_allclose(pixels, np.stack([columns, rows], axis=1), atol=0.01)
+    np.testing.assert_allclose(pixels, np.stack([columns, rows + points.rows.start], axis=1), atol=0.01)
     assert isinstance(table, GroundTable)
+
+
+def test_a_camera_that_sees_no_ground_has_no_points(street):
+    street, frame, _, _ = street
+    up = CameraPose(1.5, pitch=-1.2)
+    table = LayoutMaker(GRID).table(street.calibration, up, (320, 160))
+    points = GroundPoints.of(table)
+    evidence = points.evidence(lay_out(table, frame.foreground, frame.background), frame.foreground)
+    assert (evidence == OUT_OF_VIEW).all()
+    assert np.isnan(points.known(evidence)).all()
+
+
+def test_the_own_vehicle_has_no_points(street):
+    street, frame, _, _ = street
+    bonnet = np.array([[0, 130], [319, 130], [319, 159], [0, 159]])
+    table = LayoutMaker(GroundGrid(), bonnet).table(street.calibration, street.pose(20), (320, 160))
+    points = GroundPoints.of(table)
+    evidence = points.evidence(lay_out(table, frame.foreground, frame.background), frame.foreground)
+    assert np.isnan(points.known(evidence)[0][135:]).all()
+    assert np.isfinite(points.known(evidence)[0][110:128]).any()
