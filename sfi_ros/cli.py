@@ -38,6 +38,7 @@ from sfi_ros.errors import OptionError, SfiError
 from sfi_ros.frames.sources import UNSEEN_SEED
 from sfi_ros.geometry.calibration import Calibration
 from sfi_ros.geometry.ground import GroundGrid
+from sfi_ros.geometry.ground_table import KERB_HEIGHT
 from sfi_ros.geometry.pose import CameraPose
 from sfi_ros.inference import DefaultWeightsMissing, InferenceEngine
 from sfi_ros.inference.onnx_network import read_exported
@@ -46,6 +47,7 @@ from sfi_ros.offline import fleet
 from sfi_ros.offline.bag import USUAL_OUTPUTS, BagRun
 from sfi_ros.offline.drive import DriveOptions
 from sfi_ros.offline.engine_options import EngineOptions
+from sfi_ros.offline.layouts import LayoutOptions
 from sfi_ros.offline.map import MapRun
 from sfi_ros.offline.places import output_folders
 from sfi_ros.offline.run import Run
@@ -114,6 +116,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME,...",
         help=f"outputs that get a folder, too: {', '.join(output.name for output in OUTPUTS)}",
     )
+    _add_layout_options(run, "write the ground of each frame in metres, too: layout/NAME.png, .npz, .pgm and .yaml")
     _add_engine_options(run)
     run.add_argument("--seed", type=int, default=UNSEEN_SEED, help="of the synthetic street (default: %(default)s)")
     run.set_defaults(command=_run)
@@ -148,6 +151,7 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="write images as sensor_msgs/CompressedImage: PNG, and JPEG for overlays",
     )
+    _add_layout_options(bag, "write the ground of each image, too: .../inpaint/layout and layout_objects")
     _add_engine_options(bag)
     bag.set_defaults(command=_bag)
 
@@ -217,13 +221,7 @@ def _add_map(commands: Any) -> None:
         metavar="FOLDER",
         help="write a dataset of the frames, with what lies behind objects as other frames showed it",
     )
-    command.add_argument(
-        "--camera",
-        type=_camera_pose,
-        metavar="height=M,...",
-        help="where the camera is on the vehicle: height, x, y in metres, pitch (down), roll, yaw (left) in radians",
-    )
-    command.add_argument("--calibration", type=Path, metavar="YAML", help="of camera_calibration; default: camera_info")
+    _add_camera_options(command)
     command.add_argument("--topic", help="image topic of a recording; default: the only one")
     command.add_argument("--odometry", metavar="TOPIC", help="of nav_msgs/Odometry; default: the only one")
     command.add_argument(
@@ -247,6 +245,38 @@ def _add_map(commands: Any) -> None:
     command.add_argument("--limit", type=_positive, metavar="N", help="stop after N frames")
     command.add_argument("--overwrite", action="store_true", help="replace the results of another run")
     command.set_defaults(command=_map, size="input")
+
+
+def _add_layout_options(command: argparse.ArgumentParser, does: str) -> None:
+    layout = command.add_argument_group(
+        "the ground in metres", "needs the camera's calibration and pose: docs/layout.md"
+    )
+    layout.add_argument("--layout", action="store_true", help=does)
+    _add_camera_options(layout)
+    layout.add_argument(
+        "--grid",
+        type=_grid,
+        default=GroundGrid(),
+        metavar="X,X,Y,Y,CELL",
+        help="from and to forwards, from and to leftwards, side of a cell, metres (default: 0,40,-15,15,0.1)",
+    )
+    layout.add_argument(
+        "--kerb-height", type=float, default=KERB_HEIGHT, metavar="M", help="of sidewalks (default: %(default)s)"
+    )
+    layout.add_argument(
+        "--own-vehicle", type=Path, metavar="IMAGE", help="not black where the camera sees its own vehicle"
+    )
+    layout.add_argument("--rectified", action="store_true", help="the images were rectified already")
+
+
+def _add_camera_options(command: Any) -> None:
+    command.add_argument(
+        "--camera",
+        type=_camera_pose,
+        metavar="height=M,...",
+        help="where the camera is on the vehicle: height, x, y in metres, pitch (down), roll, yaw (left) in radians",
+    )
+    command.add_argument("--calibration", type=Path, metavar="YAML", help="of camera_calibration; default: camera_info")
 
 
 def _add_engine_options(command: argparse.ArgumentParser) -> None:
@@ -297,6 +327,23 @@ def _ray_address(text: str) -> str:
     )
 
 
+def _calibration(arguments: argparse.Namespace) -> Calibration | None:
+    return None if arguments.calibration is None else Calibration.from_yaml(arguments.calibration)
+
+
+def _layout_options(arguments: argparse.Namespace) -> LayoutOptions | None:
+    if not arguments.layout:
+        return None
+    return LayoutOptions(
+        _calibration(arguments),
+        arguments.camera,
+        arguments.grid,
+        arguments.kerb_height,
+        arguments.own_vehicle,
+        arguments.rectified,
+    )
+
+
 def _run(arguments: argparse.Namespace, signals: StopSignals) -> int:
     outputs = output_folders(arguments.sources, arguments.output)
     digest = _engine_options(arguments).weights_digest()
@@ -310,6 +357,7 @@ def _run(arguments: argparse.Namespace, signals: StopSignals) -> int:
             seed=arguments.seed,
             topic=arguments.topic,
             outputs=tuple(arguments.outputs),
+            layout=_layout_options(arguments),
         )
         for source, output in zip(arguments.sources, outputs, strict=True)
     ]
@@ -335,6 +383,7 @@ def _bag(arguments: argparse.Namespace, signals: StopSignals) -> int:
             all_topics=arguments.all_topics,
             outputs=tuple(dict.fromkeys([*arguments.outputs, *[OVERLAY.name] * arguments.overlay])),
             compress=arguments.compress,
+            layout=_layout_options(arguments),
         )
         for source, output in zip(arguments.sources, outputs, strict=True)
     ]
@@ -353,7 +402,7 @@ def _map(arguments: argparse.Namespace, signals: StopSignals) -> int:
             height=arguments.height,
             topic=arguments.topic,
             odometry=arguments.odometry,
-            calibration=None if arguments.calibration is None else Calibration.from_yaml(arguments.calibration),
+            calibration=_calibration(arguments),
             pose=arguments.camera,
         ),
         GroundGrid(resolution=arguments.resolution),
@@ -564,6 +613,15 @@ def _camera_pose(text: str) -> CameraPose:
         raise argparse.ArgumentTypeError(
             f"must be as height=1.5,pitch=0.03,x=1.7 (also y, roll, yaw), not {text}{reason}"
         ) from error
+
+
+def _grid(text: str) -> GroundGrid:
+    try:
+        x_min, x_max, y_min, y_max, resolution = map(float, text.split(","))
+        return GroundGrid(x_min, x_max, y_min, y_max, resolution)
+    except ValueError as error:
+        reason = f": {error}" if isinstance(error, OptionError) else ""
+        raise argparse.ArgumentTypeError(f"must be as 0,40,-15,15,0.1, not {text}{reason}") from error
 
 
 def _noise(text: str) -> tuple[float, float]:

@@ -12,6 +12,7 @@ of *other* alone ends nothing: it is noise at a border.
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
@@ -162,6 +163,8 @@ def _feet_of_cells(table: GroundTable, begins: np.ndarray) -> np.ndarray:
 class LayoutMaker:
     """Makes the layouts of a camera, or of several, in one grid; keeps the tables of the last poses and sizes.
 
+    Safe to call from several threads.
+
     Args:
         grid: of the layouts.
         own_vehicle: polygon or image; see `own_vehicle_mask`.
@@ -179,6 +182,7 @@ class LayoutMaker:
     ):
         self.grid = grid
         self._own, self._kerb_height, self._rectified = own_vehicle, kerb_height, rectified
+        self._lock = threading.Lock()
         self._tables: OrderedDict[tuple[Calibration, CameraPose, tuple[int, int]], GroundTable] = OrderedDict()
 
     def table(self, calibration: Calibration, pose: CameraPose, size: tuple[int, int]) -> GroundTable:
@@ -190,14 +194,18 @@ class LayoutMaker:
             CalibrationError, OptionError: see `GroundCamera.of` and `own_vehicle_mask`.
         """
         key = (calibration, pose.rounded(), size)
-        if key not in self._tables:
-            own = None if self._own is None else own_vehicle_mask(self._own, calibration.image_size, size)
-            camera = GroundCamera.of(calibration, key[1], size, rectified=self._rectified)
-            self._tables[key] = GroundTable(camera, self.grid, own, self._kerb_height)
-            if len(self._tables) > _TABLES_KEPT:
-                self._tables.popitem(last=False)
-        self._tables.move_to_end(key)
-        return self._tables[key]
+        with self._lock:
+            if key not in self._tables:
+                self._tables[key] = self._new_table(*key)
+                if len(self._tables) > _TABLES_KEPT:
+                    self._tables.popitem(last=False)
+            self._tables.move_to_end(key)
+            return self._tables[key]
+
+    def _new_table(self, calibration: Calibration, pose: CameraPose, size: tuple[int, int]) -> GroundTable:
+        own = None if self._own is None else own_vehicle_mask(self._own, calibration.image_size, size)
+        camera = GroundCamera.of(calibration, pose, size, rectified=self._rectified)
+        return GroundTable(camera, self.grid, own, self._kerb_height)
 
     def __call__(
         self,

@@ -11,15 +11,17 @@ from typing import Final
 
 import numpy as np
 
-from sfi_ros.errors import ImageError
+from sfi_ros.errors import ImageError, OptionError
 from sfi_ros.files import remove_leftovers
 from sfi_ros.frames.bags import INFO
 from sfi_ros.frames.frame import Unreadable
 from sfi_ros.frames.names import printable
 from sfi_ros.geometry.calibration import Calibration, CalibrationError
+from sfi_ros.geometry.occupancy import Costs, occupied_now
 from sfi_ros.inference import InferenceEngine, Scene, Timing
 from sfi_ros.offline.bag_files import BAG_CONTENT, IMAGES_PER_PART, BagFolder, Part, PartWriter, Topic
-from sfi_ros.offline.bag_messages import LABELS, MessageMaker
+from sfi_ros.offline.bag_messages import GRID, LABELS, MessageMaker
+from sfi_ros.offline.layouts import LayoutOptions
 from sfi_ros.offline.prefetch import prefetch
 from sfi_ros.offline.recording import Camera, RecordedImage, Recording
 from sfi_ros.offline.resume import claim, engine_settings, source_settings
@@ -31,6 +33,10 @@ MADE_BY: Final = "sfi bag"
 
 USUAL_OUTPUTS: Final = (FOREGROUND_MASK.name, BACKGROUND.name, BACKGROUND_CONFIDENCE.name)
 """Outputs that a bag holds unless others are named."""
+
+
+GRIDS: Final = ("layout", "layout_objects")
+"""Topics of the ground of an image, below those of its other results: what driving costs, and what is occupied now."""
 
 
 @dataclass(frozen=True)
@@ -45,19 +51,22 @@ class BagRun(Task):
         all_topics: infer all topics that hold images.
         outputs: names of the outputs to write; see `outputs.OUTPUTS`.
         compress: write images as sensor_msgs/CompressedImage.
+        layout: how images are laid out on the ground, as nav_msgs/OccupancyGrid; None if they are not. Without a
+            calibration of its own, with that of the recording.
     """
 
     topics: tuple[str, ...] = ()
     all_topics: bool = False
     outputs: tuple[str, ...] = USUAL_OUTPUTS
     compress: bool = False
+    layout: LayoutOptions | None = None
 
     def infer(
         self, engine: InferenceEngine, *, threads: int = 1, report: Report | None = None, before: Before | None = None
     ) -> RunSummary:
         """Write the bag; see `Task.infer`. `threads` is not used: one thread encodes and writes."""
         began = time.time()
-        recording = Recording(self.source, self.topics, self.all_topics)
+        recording = self._open()
         resumes = self._claim(engine)
         writing = _Writing(self, recording, engine, report or Report())
         if resumes and before is None and (finished := writing.finished()):
@@ -67,7 +76,7 @@ class BagRun(Task):
 
     def plan(self, engine: InferenceEngine, workers: int) -> Plan:
         """Divide the images; see `Task.plan`."""
-        recording = Recording(self.source, self.topics, self.all_topics)
+        recording = self._open()
         resumes = self._claim(engine)
         writing = _Writing(self, recording, engine, Report())
         if self.limit is not None or (resumes and writing.finished()):
@@ -78,11 +87,16 @@ class BagRun(Task):
         self, engine: InferenceEngine, start: int, stop: int | None, report: Report | None = None
     ) -> list[Timing]:
         """Write some storage files of the bag, and leave the rest to `infer`; see `Task.infer_stretch`."""
-        recording = Recording(self.source, self.topics, self.all_topics)
+        recording = self._open()
         self._claim(engine)
         writing = _Writing(self, recording, engine, report or Report())
         writing.run(start, stop)
         return writing.timings
+
+    def _open(self) -> Recording:
+        if self.layout is not None:
+            self.layout.require_camera(calibrated=True)
+        return Recording(self.source, self.topics, self.all_topics)
 
     def _claim(self, engine: InferenceEngine) -> bool:
         settings = {
@@ -92,6 +106,7 @@ class BagRun(Task):
             "topics": "all" if self.all_topics else list(self.topics),
             "outputs": sorted(self.outputs),
             "compress": self.compress,
+            **({} if self.layout is None else {"layout": self.layout.settings()}),
         }
         return claim(self.output, MADE_BY, settings, source=self.source, results=BAG_CONTENT, overwrite=self.overwrite)
 
@@ -108,10 +123,11 @@ class _Writing:
         self.timings: list[Timing] = []
         self._make = MessageMaker(task.compress)
         self._outputs = [output_named(name) for name in task.outputs]
+        self._layouts = None if task.layout is None else task.layout.maker()
         topics = [topic for camera in recording.cameras.values() for topic in self._topics(camera)]
         self._folder = BagFolder(task.output, recording.storage, topics, self._make.store)
         self._parts = self._folder.parts()
-        self._uncalibrated: set[str] = set()
+        self._told: set[str] = set()
         self._losses: list[Unreadable] = []
 
     @property
@@ -189,7 +205,8 @@ class _Writing:
         infos = [Topic(f"{camera.results}/camera_info", INFO)] if camera.info_topic else []
         labelled = [output for output in self._outputs if output.classes]
         labels = [Topic(f"{camera.results}/{output.label_info}", LABELS, latched=True) for output in labelled]
-        return [*images, *infos, *labels]
+        grids = [] if self._layouts is None else [Topic(f"{camera.results}/{name}", GRID) for name in GRIDS]
+        return [*images, *infos, *labels, *grids]
 
     def _results(self, start: int, stop: int | None) -> Iterator[tuple[RecordedImage, Scene | str]]:
         """Yield the images that have no results yet with their scenes, or why there are none."""
@@ -233,6 +250,25 @@ class _Writing:
         if calibration is not None:
             message = self._make.calibration(calibration, image.header)
             writer.write(f"{camera.results}/camera_info", image.at, message)
+        self._write_layout(writer, image, result)
+
+    def _write_layout(self, writer: PartWriter, image: RecordedImage, scene: Scene) -> None:
+        """Write the layout of a scene; tell once for each camera why there is none."""
+        options = self._task.layout
+        if options is None or self._layouts is None:
+            return
+        assert isinstance(image.pixels, np.ndarray)
+        height, width = image.pixels.shape[:2]
+        try:
+            recorded = image.calibration if isinstance(image.calibration, Calibration) else None
+            camera = options.camera(recorded, None, (width, height))
+            layout = self._layouts(*camera, scene.foreground, scene.background, scene.confidence)
+        except (CalibrationError, OptionError) as error:
+            self._tell_once(f"layout of {image.camera.topic}", str(error))
+            return
+        for name, costs in zip(GRIDS, (Costs().of(layout), occupied_now(layout)), strict=True):
+            message = self._make.grid(layout.grid, costs, image.header)
+            writer.write(f"{image.camera.results}/{name}", image.at, message)
 
     def _scaled(self, image: RecordedImage, scene: Scene) -> Calibration | None:
         """Return the calibration of a scene; tell once for each camera why there is none."""
@@ -244,7 +280,11 @@ class _Writing:
                 return calibration.scaled((width, height), (columns, rows))
             except CalibrationError as error:
                 calibration = error
-        if calibration is not None and image.camera.topic not in self._uncalibrated:
-            self._uncalibrated.add(image.camera.topic)
-            self._report.skipped(f"{image.camera.info_topic} in {printable(self._task.source)}", str(calibration))
+        if calibration is not None:
+            self._tell_once(str(image.camera.info_topic), str(calibration))
         return None
+
+    def _tell_once(self, what: str, reason: str) -> None:
+        if what not in self._told:
+            self._told.add(what)
+            self._report.skipped(f"{what} in {printable(self._task.source)}", reason)

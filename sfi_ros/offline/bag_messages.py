@@ -12,9 +12,11 @@ import numpy as np
 from sfi_ros.frames.bag_storage import rosbags_module
 from sfi_ros.frames.bags import COMPRESSED, IMAGE, INFO
 from sfi_ros.geometry.calibration import Calibration, RegionOfInterest
+from sfi_ros.geometry.ground import GroundGrid
 from sfi_ros.outputs import Output, SceneView
 
 LABELS: Final = "vision_msgs/msg/LabelInfo"
+GRID: Final = "nav_msgs/msg/OccupancyGrid"
 
 _VISION_MSGS: Final = {
     "vision_msgs/msg/VisionClass": "uint16 class_id\nstring class_name",
@@ -76,6 +78,27 @@ class MessageMaker:
             binning_y=calibration.binning_y,
             roi=self.store.types["sensor_msgs/msg/RegionOfInterest"](**roi),
         )
+
+    def grid(self, grid: GroundGrid, costs: np.ndarray, header: Any) -> bytes:
+        """Serialize costs of cells as nav_msgs/OccupancyGrid, with the stamp of the camera's image.
+
+        Args:
+            grid: where the cells lie, and in which frame.
+            costs: int8 of the grid's shape.
+            header: of the image.
+        """
+        types = self.store.types
+        stamp = self._header(header).stamp
+        origin = types["geometry_msgs/msg/Pose"](
+            position=types["geometry_msgs/msg/Point"](x=grid.x_min, y=grid.y_min, z=0.0),
+            orientation=types["geometry_msgs/msg/Quaternion"](x=0.0, y=0.0, z=0.0, w=1.0),
+        )
+        rows, columns = grid.shape
+        info = types["nav_msgs/msg/MapMetaData"](
+            map_load_time=stamp, resolution=grid.resolution, width=columns, height=rows, origin=origin
+        )
+        header = types["std_msgs/msg/Header"](stamp=stamp, frame_id=grid.frame)
+        return self._serialized(GRID, header=header, info=info, data=np.ascontiguousarray(costs).reshape(-1))
 
     def labels(self, classes: Sequence[str], at: int) -> bytes:
         """Serialize what the values of an output mean as vision_msgs/LabelInfo.

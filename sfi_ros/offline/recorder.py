@@ -14,12 +14,14 @@ import numpy as np
 
 from sfi_ros.files import make_folder, write_bytes
 from sfi_ros.frames.frame import Frame
+from sfi_ros.geometry.layout import GroundLayout
 from sfi_ros.inference import Scene, Timing
+from sfi_ros.offline.layouts import LAYOUT, LayoutFolder, LayoutOptions, beside
 from sfi_ros.offline.prefetch import BackgroundCalls
 from sfi_ros.offline.summary import finite
 from sfi_ros.offline.video import Video
 from sfi_ros.outputs import BACKGROUND, FOREGROUND_MASK, OUTPUTS, OVERLAY, SceneView, output_named
-from sfi_ros.scores import RegionScores
+from sfi_ros.scores import LayoutScores, RegionScores
 from sfi_ros.synthetic import SyntheticFrame
 from sfi_ros.visualization import colorize, side_by_side
 
@@ -31,10 +33,23 @@ _PICTURES: Final = {"foreground": FOREGROUND_MASK, "background": BACKGROUND, "ov
 _COMPARISON: Final = "comparison"
 _COMPARISON_EVERY: Final = 10
 
-FOLDERS: Final = (*_PICTURES, *(output.name for output in OUTPUTS), _COMPARISON)
+FOLDERS: Final = (*_PICTURES, *(output.name for output in OUTPUTS), _COMPARISON, LAYOUT)
 """Folders that a recorder may write."""
 
 _NO_TIME: Final = Timing(0.0, 0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the video shows of a frame.
+
+    Attributes:
+        picture: its overlay, with its layout beside it, if it has one; (H, W, 3) uint8 RGB.
+        layout: on the ground; None if none is made.
+    """
+
+    picture: np.ndarray
+    layout: GroundLayout | None
 
 
 class PictureFolder:
@@ -43,30 +58,49 @@ class PictureFolder:
     Args:
         folder: made if it is not there.
         outputs: names of outputs that are written, too, each into a folder of its name.
+        layout: how frames are laid out on the ground; None if they are not. See `layouts.LayoutFolder`.
+
+    Attributes:
+        layouts: their folder; None if there is none.
 
     Raises:
         WriteError: it cannot be made.
         ValueError: there is no such output.
     """
 
-    def __init__(self, folder: Path, outputs: Sequence[str] = ()):
+    def __init__(self, folder: Path, outputs: Sequence[str] = (), layout: LayoutOptions | None = None):
         self.folder = folder
+        self.layouts = None if layout is None else LayoutFolder(folder, layout)
         more = {name: output_named(name) for name in outputs}
         self._outputs = _PICTURES | {name: output for name, output in more.items() if output not in _PICTURES.values()}
         for name in self._outputs:
             make_folder(folder / name)
 
-    def write(self, frame: Frame, scene: Scene) -> np.ndarray:
-        """Write the pictures of a frame; return its overlay, (H, W, 3) uint8 RGB.
+    def write(self, frame: Frame, scene: Scene) -> Shown:
+        """Write the pictures of a frame, and its layout.
 
         Raises:
             WriteError: one of them cannot be written.
+            OptionError, CalibrationError: see `LayoutFolder.table`.
         """
         view = SceneView(scene, frame.image)
         pictures = {name: output.make(view) for name, output in self._outputs.items()}
         for name, picture in pictures.items():
             self._write(self._path(name, frame.name), picture)
-        return pictures["overlay"]
+        shown = self._shown(frame, scene, pictures["overlay"])
+        if self.layouts is not None and shown.layout is not None:
+            self.layouts.write(frame.name, shown.layout)
+        return shown
+
+    def show(self, frame: Frame, scene: Scene) -> Shown:
+        """Make what the video shows of a frame whose pictures are written already."""
+        return self._shown(frame, scene, OVERLAY.make(SceneView(scene, frame.image)))
+
+    def _shown(self, frame: Frame, scene: Scene, overlay: np.ndarray) -> Shown:
+        if self.layouts is None:
+            return Shown(overlay, None)
+        layout = self.layouts.make(frame, scene)
+        return Shown(beside(overlay, layout), layout)
 
     def write_comparison(self, frame: Frame, scene: Scene, true_background: np.ndarray) -> None:
         """Write camera, results and truth side by side.
@@ -91,6 +125,8 @@ class PictureFolder:
         """
         if not all(self._path(folder, name).is_file() for folder in self._outputs):
             return None
+        if self.layouts is not None and not self.layouts.has(name):
+            return None
         foreground, background = (_read(self._path(folder, name)) for folder in ("foreground", "background"))
         if foreground is None or background is None or foreground.shape != background.shape:
             return None
@@ -100,7 +136,7 @@ class PictureFolder:
     def count(self) -> int:
         """Return how many frames have all their pictures."""
         names = [{path.stem for path in (self.folder / name).iterdir()} for name in self._outputs]
-        return len(set.intersection(*names))
+        return len(set.intersection(*names, *([] if self.layouts is None else [self.layouts.names()])))
 
     def _path(self, folder: str, name: str) -> Path:
         return self.folder / folder / f"{name}.{'png' if self._outputs[folder].encoding == 'mono8' else 'jpg'}"
@@ -148,18 +184,27 @@ class Recorder:
         folder: made if it is not there.
         rate: of the video, in frames per second.
         threads: that encode pictures; one more writes the video, whose frames have an order.
-        outputs: see `PictureFolder`.
+        outputs, layout: see `PictureFolder`.
 
     Raises:
         WriteError: it cannot be made; or a scene could not be written, from any method.
+        OptionError, CalibrationError: see `LayoutFolder.table`; from any method.
     """
 
-    def __init__(self, folder: Path, rate: float, threads: int = 1, outputs: Sequence[str] = ()):
-        self.pictures = PictureFolder(folder, outputs)
+    def __init__(
+        self,
+        folder: Path,
+        rate: float,
+        threads: int = 1,
+        outputs: Sequence[str] = (),
+        layout: LayoutOptions | None = None,
+    ):
+        self.pictures = PictureFolder(folder, outputs, layout)
         self._video = Video(folder / VIDEO, rate)
         self._encoding, self._in_order = BackgroundCalls(threads, 2 * threads), BackgroundCalls(1, 2 * threads)
         self._shares: list[float] = []
         self._scores: RegionScores | None = None
+        self._layout_scores: LayoutScores | None = None
         self._parts = ExitStack()
 
     @property
@@ -178,16 +223,17 @@ class Recorder:
 
     def add_written(self, frame: Frame, scene: Scene) -> None:
         """Take over a frame whose pictures an earlier run has written: it goes into the video and is counted."""
-        self._follow(frame, scene, self._encoding.call(OVERLAY.make, SceneView(scene, frame.image)))
+        self._follow(frame, scene, self._encoding.call(self.pictures.show, frame, scene))
 
     def finish(self) -> Recorded:
         """Wait for all pictures; return what was counted."""
         self._encoding.finish()
         self._in_order.finish()
+        scores = [kind.compute() for kind in (self._scores, self._layout_scores) if kind is not None]
         return Recorded(
             self.frames,
             float(np.mean(self._shares)) if self._shares else None,
-            {} if self._scores is None else finite(self._scores.compute()),
+            finite({name: score for kind in scores for name, score in kind.items()}),
         )
 
     def __enter__(self) -> Recorder:
@@ -198,21 +244,27 @@ class Recorder:
     def __exit__(self, *error: Any) -> None:
         self._parts.__exit__(*error)
 
-    def _follow(self, frame: Frame, scene: Scene, picture: Future[np.ndarray]) -> None:
+    def _follow(self, frame: Frame, scene: Scene, shown: Future[Shown]) -> None:
         """Do later, frame after frame, what has an order."""
-        self._in_order.call(self._count, frame, scene, picture, self.frames % _COMPARISON_EVERY == 0)
+        self._in_order.call(self._count, frame, scene, shown, self.frames % _COMPARISON_EVERY == 0)
         self._shares.append(float(scene.foreground.mean()))
 
-    def _count(self, frame: Frame, scene: Scene, picture: Future[np.ndarray], compare: bool) -> None:
-        self._video.add(picture.result())
+    def _count(self, frame: Frame, scene: Scene, shown: Future[Shown], compare: bool) -> None:
+        self._video.add(shown.result().picture)
         if frame.truth is not None:
-            self._score(frame, scene, frame.truth, compare)
+            self._score(frame, scene, frame.truth, shown.result().layout, compare)
 
-    def _score(self, frame: Frame, scene: Scene, truth: SyntheticFrame, compare: bool) -> None:
+    def _score(
+        self, frame: Frame, scene: Scene, truth: SyntheticFrame, layout: GroundLayout | None, compare: bool
+    ) -> None:
         self._scores = self._scores or RegionScores()
         true_foreground = _resized(truth.foreground, scene.foreground.shape)
         true_background = _resized(truth.background, scene.foreground.shape)
         self._scores.add(scene.foreground, scene.background, true_foreground, true_background)
+        if self.pictures.layouts is not None and layout is not None:
+            self._layout_scores = self._layout_scores or LayoutScores()
+            compared = self.pictures.layouts.compare(frame, scene, layout, true_foreground, true_background)
+            self._layout_scores.add(compared)
         if compare:
             self.pictures.write_comparison(frame, scene, true_background)
 

@@ -14,6 +14,7 @@ from sfi_ros.files import remove_leftovers
 from sfi_ros.frames.sources import SYNTHETIC, UNSEEN_SEED, Frame, Source, Unreadable, open_source
 from sfi_ros.inference import InferenceEngine, Scene
 from sfi_ros.inference.scene import Timing
+from sfi_ros.offline.layouts import LayoutOptions
 from sfi_ros.offline.prefetch import BackgroundCalls, prefetch
 from sfi_ros.offline.recorder import FOLDERS, VIDEO, PictureFolder, Recorder
 from sfi_ros.offline.resume import Settings, claim, engine_settings, source_settings
@@ -42,18 +43,20 @@ class Run(Task):
         seed: of the synthetic street.
         topic: of the images of a recording; None if it has only one.
         outputs: names of outputs that get a folder, too; see `outputs.OUTPUTS`.
+        layout: how frames are laid out on the ground; None if they are not.
     """
 
     seed: int = UNSEEN_SEED
     topic: str | None = None
     outputs: tuple[str, ...] = ()
+    layout: LayoutOptions | None = None
 
     def infer(
         self, engine: InferenceEngine, *, threads: int = 1, report: Report | None = None, before: Before | None = None
     ) -> RunSummary:
-        """Write foreground/, background/, overlay/, overlay.mp4 and summary.json; see `Task.infer`."""
+        """Write foreground/, background/, overlay/, overlay.mp4, layout/ and summary.json; see `Task.infer`."""
         began = time.time()
-        source = open_source(self.source, topic=self.topic, seed=self.seed)
+        source = self._open()
         resumes = self._claim(engine)
         summary = self._finished() if resumes and before is None else None
         if summary is None:
@@ -64,9 +67,9 @@ class Run(Task):
 
     def plan(self, engine: InferenceEngine, workers: int) -> Plan:
         """Divide the frames; see `Task.plan`."""
-        source = open_source(self.source, topic=self.topic, seed=self.seed)
+        source = self._open()
         resumes = self._claim(engine)
-        resumed = PictureFolder(self.output, self.outputs).count()
+        resumed = self._pictures().count()
         if self.limit is not None or source.length is None or (resumes and self._finished()):
             return Plan(source.length, [], resumed)
         return Plan(source.length, stretches(source.length, STRETCH, 2 * workers), resumed)
@@ -76,9 +79,9 @@ class Run(Task):
     ) -> list[Timing]:
         """Write the pictures of some frames, and leave video and summary to `infer`; see `Task.infer_stretch`."""
         report = report or Report()
-        part = open_source(self.source, topic=self.topic, seed=self.seed).part(start, stop)
+        part = self._open().part(start, stop)
         self._claim(engine)
-        pictures = PictureFolder(self.output, self.outputs)
+        pictures = self._pictures()
         timings = []
         with (
             BackgroundCalls(1, 2) as encoding,
@@ -93,6 +96,15 @@ class Run(Task):
                 report.progress(done, part.length)
         return timings
 
+    def _open(self) -> Source:
+        if self.layout is not None:
+            known = self.source == SYNTHETIC
+            self.layout.require_camera(calibrated=known, posed=known)
+        return open_source(self.source, topic=self.topic, seed=self.seed)
+
+    def _pictures(self) -> PictureFolder:
+        return PictureFolder(self.output, self.outputs, self.layout)
+
     def _claim(self, engine: InferenceEngine) -> bool:
         settings = {
             **source_settings(self.source),
@@ -101,6 +113,7 @@ class Run(Task):
             "seed": self.seed if self.source == SYNTHETIC else None,
             "topic": self.topic,
             "outputs": sorted(self.outputs),
+            **({} if self.layout is None else {"layout": self.layout.settings()}),
         }
         return claim(self.output, MADE_BY, settings, source=self.source, results=_RESULTS, overwrite=self.overwrite)
 
@@ -109,7 +122,7 @@ class Run(Task):
         summary = RunSummary.read(self.output)
         if summary is None or summary.interrupted or (summary.frames and not (self.output / VIDEO).is_file()):
             return None
-        if PictureFolder(self.output, self.outputs).count() < summary.frames:
+        if self._pictures().count() < summary.frames:
             return None
         return replace(summary, resumed=summary.frames)
 
@@ -131,7 +144,7 @@ class Run(Task):
         interrupted = False
         report.progress(0, total)
         with (
-            Recorder(self.output, source.rate, threads, self.outputs) as recorder,
+            Recorder(self.output, source.rate, threads, self.outputs, self.layout) as recorder,
             closing(prefetch(_with_results(source, recorder.pictures if resumes else None))) as items,
         ):
             for item, stored in items:

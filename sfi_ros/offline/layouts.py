@@ -1,0 +1,185 @@
+"""`sfi run --layout`: the ground of each frame as files, as pictures and, where the truth is known, with scores."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, astuple, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import cv2
+import numpy as np
+
+from sfi_ros.errors import OptionError
+from sfi_ros.files import make_folder, write_bytes
+from sfi_ros.frames.frame import Frame
+from sfi_ros.geometry.calibration import Calibration
+from sfi_ros.geometry.ground import GroundGrid
+from sfi_ros.geometry.ground_table import KERB_HEIGHT, GroundTable
+from sfi_ros.geometry.layout import GroundLayout, LayoutMaker, lay_out
+from sfi_ros.geometry.occupancy import Costs
+from sfi_ros.geometry.pose import CameraPose
+from sfi_ros.inference import Scene
+from sfi_ros.offline.map_files import write_map_server, write_npz
+from sfi_ros.scores import LayoutComparison, compare_layouts
+from sfi_ros.visualization import layout_picture
+
+LAYOUT: Final = "layout"
+"""Folder of the layouts: NAME.png, NAME.npz, and NAME.pgm with NAME.yaml."""
+
+_SUFFIXES: Final = (".png", ".npz", ".pgm", ".yaml")
+
+
+@dataclass(frozen=True)
+class LayoutOptions:
+    """How frames are laid out on the ground.
+
+    Attributes:
+        calibration: of the camera's images; None: what the source knows.
+        pose: of the camera over the ground; None: what the source knows.
+        grid: of the layouts.
+        kerb_height: see `GroundTable`.
+        own_vehicle: image that is not black where the camera sees its own vehicle; None if it does not.
+        rectified: the images were rectified; see `CameraModel.of`.
+    """
+
+    calibration: Calibration | None = None
+    pose: CameraPose | None = None
+    grid: GroundGrid = field(default_factory=GroundGrid)
+    kerb_height: float = KERB_HEIGHT
+    own_vehicle: Path | None = None
+    rectified: bool = False
+
+    def require_camera(self, *, calibrated: bool = False, posed: bool = False) -> None:
+        """Refuse a source whose camera nobody knows.
+
+        Args:
+            calibrated, posed: whether the source knows its camera's calibration and pose.
+
+        Raises:
+            OptionError: one of them is missing.
+        """
+        missing = []
+        if self.calibration is None and not calibrated:
+            missing.append("calibration (--calibration YAML)")
+        if self.pose is None and not posed:
+            missing.append("pose on the vehicle (--camera height=1.5,pitch=0.03)")
+        if missing:
+            raise OptionError(
+                f"--layout needs the camera's {' and '.join(missing)}; the synthetic street knows its own"
+            )
+
+    def maker(self) -> LayoutMaker:
+        """Return what makes the layouts.
+
+        Raises:
+            OptionError: the image of the own vehicle cannot be read.
+        """
+        own_vehicle = None if self.own_vehicle is None else _read_own_vehicle(self.own_vehicle)
+        return LayoutMaker(self.grid, own_vehicle, kerb_height=self.kerb_height, rectified=self.rectified)
+
+    def camera(
+        self, calibration: Calibration | None, pose: CameraPose | None, image_size: tuple[int, int]
+    ) -> tuple[Calibration, CameraPose]:
+        """Return the camera of an image: what the options say, else what the source does.
+
+        Args:
+            calibration, pose: as the source says.
+            image_size: (width, height) of the image.
+
+        Raises:
+            OptionError: neither says it.
+            CalibrationError: the calibration belongs to images of another size.
+        """
+        calibration, pose = self.calibration or calibration, self.pose or pose
+        self.require_camera(calibrated=calibration is not None, posed=pose is not None)
+        assert calibration is not None and pose is not None
+        calibration.scaled(image_size, image_size)
+        return calibration, pose
+
+    def settings(self) -> dict[str, Any]:
+        """Return what layouts depend on, as JSON has it."""
+        return {
+            "calibration": None if self.calibration is None else str(astuple(self.calibration)),
+            "pose": None if self.pose is None else asdict(self.pose),
+            "grid": asdict(self.grid),
+            "kerb height": self.kerb_height,
+            "own vehicle": None if self.own_vehicle is None else str(self.own_vehicle.absolute()),
+            "rectified": self.rectified,
+        }
+
+
+class LayoutFolder:
+    """Lays frames out and writes the layouts; safe to use from several threads.
+
+    Args:
+        folder: of the run; the layouts go to `LAYOUT` in it.
+        options: see `LayoutOptions`.
+
+    Raises:
+        WriteError: the folder cannot be made.
+        OptionError: the image of the own vehicle cannot be read.
+    """
+
+    def __init__(self, folder: Path, options: LayoutOptions):
+        self.folder, self._options = folder / LAYOUT, options
+        make_folder(self.folder)
+        self._maker = options.maker()
+
+    def table(self, frame: Frame, scene: Scene) -> GroundTable:
+        """Return the table of a frame's camera, for masks of the scene's size.
+
+        Raises:
+            OptionError: calibration or pose are not known.
+            CalibrationError: the calibration belongs to images of another size.
+        """
+        (rows, columns), (height, width) = frame.image.shape[:2], scene.foreground.shape
+        camera = self._options.camera(frame.calibration, frame.pose, (columns, rows))
+        return self._maker.table(*camera, (width, height))
+
+    def make(self, frame: Frame, scene: Scene) -> GroundLayout:
+        """Lay a scene out; one that was read back from its pictures has no confidence."""
+        confidence = scene.confidence if scene.confidence.shape == scene.foreground.shape else None
+        return lay_out(self.table(frame, scene), scene.foreground, scene.background, confidence)
+
+    def write(self, name: str, layout: GroundLayout) -> None:
+        """Write the files of a frame.
+
+        Raises:
+            WriteError: one of them cannot be written.
+        """
+        _, encoded = cv2.imencode(".png", cv2.cvtColor(layout_picture(layout), cv2.COLOR_RGB2BGR))
+        write_bytes(self.folder / f"{name}.png", encoded.data)
+        write_npz(self.folder / f"{name}.npz", layout, objects=layout.objects, depth=layout.depth)
+        write_map_server(self.folder, name, Costs().of(layout), layout.grid)
+
+    def has(self, name: str) -> bool:
+        """Whether all files of a frame are there."""
+        return all((self.folder / f"{name}{suffix}").is_file() for suffix in _SUFFIXES)
+
+    def names(self) -> set[str]:
+        """Return the names of the frames whose files are all there."""
+        return {path.stem for path in self.folder.glob("*.yaml") if self.has(path.stem)}
+
+    def compare(
+        self, frame: Frame, scene: Scene, layout: GroundLayout, true_foreground: np.ndarray, true_background: np.ndarray
+    ) -> LayoutComparison:
+        """Put a layout beside that of the truth, which has the scene's size."""
+        return compare_layouts(self.table(frame, scene), layout, true_foreground, true_background)
+
+
+def beside(picture: np.ndarray, layout: GroundLayout) -> np.ndarray:
+    """Return a picture (H, W, 3) with the map of a layout at its right, of the same height and an even width."""
+    drawn = layout_picture(layout, picture.shape[0])
+    odd = (picture.shape[1] + drawn.shape[1]) % 2
+    return np.hstack([picture, drawn[:, : drawn.shape[1] - odd]])
+
+
+def _read_own_vehicle(path: Path) -> np.ndarray:
+    try:
+        content = np.fromfile(path, dtype=np.uint8)
+    except OSError as error:
+        raise OptionError(f"{path} cannot be read: {error.strerror}") from error
+    image = cv2.imdecode(content, cv2.IMREAD_GRAYSCALE) if content.size else None
+    if image is None:
+        raise OptionError(f"{path} is not an image that OpenCV can read: name a PNG, white on the own vehicle")
+    return image
