@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,7 +37,7 @@ def write_map_server(folder: Path, name: str, costs: np.ndarray, grid: GroundGri
     _, encoded = cv2.imencode(".pgm", picture)
     write_bytes(folder / f"{name}.pgm", encoded.data)
     lines = {
-        "image": f"{name}.pgm",
+        "image": json.dumps(f"{name}.pgm"),  # which YAML reads, too, whatever the name holds
         "mode": "raw",
         "resolution": grid.resolution,
         "origin": f"[{grid.x_min:g}, {grid.y_min:g}, 0.0]",

@@ -81,6 +81,7 @@ def test_a_run_with_layouts_goes_on(tmp_path, sfi):
 
 def test_an_own_camera(tmp_path, sfi, capsys):
     photos = write_photos(tmp_path / "photos", 2)
+    (photos / "0001.png").rename(photos / "0: a'b.png")
     calibration, own = tmp_path / "camera.yaml", tmp_path / "own.png"
     calibration.write_text(CALIBRATION)
     bonnet = np.zeros((60, 90), np.uint8)
@@ -91,6 +92,7 @@ def test_an_own_camera(tmp_path, sfi, capsys):
     assert sfi("run", photos, "-o", out, *options) == 0
     plain = np.load(out / "layout" / "0000.npz")
     assert plain["classes"].shape == (40, 80) and (plain["evidence"] != 0).any()
+    assert yaml.safe_load((out / "layout" / "0: a'b.yaml").read_text())["image"] == "0: a'b.pgm"
     assert not any(score in summary(out) for score in SCORES), "nobody knows the truth"
     assert sfi("run", photos, "-o", tmp_path / "own", *options, "--own-vehicle", own) == 0
     left_out = np.load(tmp_path / "own" / "layout" / "0000.npz")
