@@ -6,6 +6,7 @@ float32 logits, out. Normalisation and padding are inside.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import importlib.util
 import re
@@ -87,8 +88,9 @@ def export_onnx(
             the network was trained for. Engines run it at this height by default.
         size: (height, width) of the images that the file takes; None for any. One size runs a little faster.
         max_side: where `size` is None, the longest side of the images that the file takes; more costs a little time.
-        stored: numbers that the weights of convolutions are stored in, one of `STORED`. "float16" halves the file; what
-            computes them in float32 sees rounded weights, and the file is compared with a network of these.
+        stored: numbers that the weights of convolutions are stored in, one of `STORED`. "float16" halves the file. It
+            computes the same, in float32, where the checkpoint holds float16, too; other weights are rounded, and the
+            file is compared with a network of these.
 
     Raises:
         MissingFileError, CheckpointError: see `checkpoint.load`.
@@ -265,12 +267,12 @@ class _Plan:
 
 
 def with_half_weights(network: SceneNetwork) -> SceneNetwork:
-    """Return a copy for inference whose convolutions' weights are numbers of float16, held as float32."""
-    rounded_copy: Any = folded(network, torch.device("cpu"), torch.float32).to(memory_format=torch.contiguous_format)
-    for part in rounded_copy.modules():
+    """Return a copy whose convolutions' weights are numbers of float16, held as float32."""
+    network = copy.deepcopy(network)
+    for part in network.modules():
         if isinstance(part, nn.Conv2d):
             part.weight.data = rounded(part.weight, torch.float16).float()
-    return rounded_copy
+    return network
 
 
 def _as_batch(*images: np.ndarray) -> Tensor:
@@ -329,7 +331,7 @@ def _labelled(proto: Any, plan: _Plan) -> bytes:
 
     graph = proto.graph
     if plan.record.stored == "float16":
-        _halve_weights(graph)
+        _halve_weights(graph, plan.loaded.network)
     dims = graph.input[0].type.tensor_type.shape.dim
     names = {dims[axis].dim_param: name for axis, name in ((0, "batch"), (2, "height"), (3, "width"))}
     for value in (*graph.input, *graph.output, *graph.value_info):
@@ -347,23 +349,46 @@ def _labelled(proto: Any, plan: _Plan) -> bytes:
     return proto.SerializeToString()
 
 
-def _halve_weights(graph: Any) -> None:
-    """Store weights of convolutions in float16 where that changes none; what loads the file makes float32 of them."""
+def _halve_weights(graph: Any, network: SceneNetwork) -> None:
+    """Store weights of convolutions as float16 and a factor for each output channel, that of the folded batch norm.
+
+    What the file computes stays: whatever loads it multiplies them in float32, once.
+
+    Args:
+        graph: of an ONNX model.
+        network: what it was made of, from `with_half_weights`.
+    """
     import onnx  # optional
 
-    casts = []
-    for tensor in graph.initializer:
-        if tensor.data_type != onnx.TensorProto.FLOAT or len(tensor.dims) != 4:
-            continue
+    originals = dict(network.named_modules())
+    stored = {
+        conv.weight.contiguous().numpy().tobytes(): originals[name].weight.detach().numpy()
+        for name, conv in folded(network, torch.device("cpu"), torch.float32).named_modules()
+        if isinstance(conv, nn.Conv2d)
+    }
+    nodes = []
+    for tensor in list(graph.initializer):
         values = onnx.numpy_helper.to_array(tensor)
-        halves = values.astype(np.float16)
-        if np.array_equal(halves.astype(np.float32), values):
-            name = tensor.name
-            tensor.CopyFrom(onnx.numpy_helper.from_array(halves, f"{name}.float16"))
-            casts.append(onnx.helper.make_node("Cast", [tensor.name], [name], to=onnx.TensorProto.FLOAT))
-    nodes = [*casts, *graph.node]
+        original = stored.get(values.tobytes())
+        if original is None:
+            continue
+        name, factors = tensor.name, _factors(original, values)
+        tensor.CopyFrom(onnx.numpy_helper.from_array(original.astype(np.float16), f"{name}.float16"))
+        graph.initializer.append(onnx.numpy_helper.from_array(factors, f"{name}.factors"))
+        nodes.append(onnx.helper.make_node("Cast", [tensor.name], [f"{name}.float32"], to=onnx.TensorProto.FLOAT))
+        nodes.append(onnx.helper.make_node("Mul", [f"{name}.float32", f"{name}.factors"], [name]))
+    nodes += graph.node
     del graph.node[:]
     graph.node.extend(nodes)
+
+
+def _factors(original: np.ndarray, folded_weights: np.ndarray) -> np.ndarray:
+    """Return what each output channel of (out, in, h, w) weights was multiplied with, (out, 1, 1, 1) float32."""
+    before, behind = (weights.reshape(len(weights), -1).astype(np.float64) for weights in (original, folded_weights))
+    largest = np.abs(before).argmax(1)[:, None]
+    before, behind = (np.take_along_axis(weights, largest, 1)[:, 0] for weights in (before, behind))
+    factors = np.divide(behind, before, out=np.ones_like(before), where=before != 0)
+    return factors.astype(np.float32).reshape(-1, 1, 1, 1)
 
 
 @contextmanager

@@ -18,7 +18,14 @@ from torch import Tensor, nn
 
 from sfi_ros.cli import main
 from sfi_ros.export import exporter, traceable
-from sfi_ros.export.exporter import ExportError, by_onnxruntime, export_onnx, export_program, onnx_is_possible
+from sfi_ros.export.exporter import (
+    ExportError,
+    by_onnxruntime,
+    export_onnx,
+    export_program,
+    onnx_is_possible,
+    with_half_weights,
+)
 from sfi_ros.inference import DEFAULT_WEIGHTS, InferenceEngine
 from sfi_ros.inference.onnx_file import parse_onnx
 from sfi_ros.inference.onnx_network import EXPORT_KEY, OnnxNetwork, engine_cache, read_exported
@@ -38,10 +45,11 @@ TINY = (96, 160)
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory) -> Path:
-    """The default weights as ONNX, for any size."""
+    """The default weights as ONNX, for any size, stored as the checkpoint stores them."""
     if not onnx_is_possible():
         pytest.skip("ONNX needs torch 2.7 or newer")
-    return export_onnx(DEFAULT_WEIGHTS, tmp_path_factory.mktemp("onnx") / "default.onnx", max_side=1024).path
+    path = tmp_path_factory.mktemp("onnx") / "default.onnx"
+    return export_onnx(DEFAULT_WEIGHTS, path, max_side=1024, stored="float16").path
 
 
 def street(height: int, width: int, *, seed: int = 2, count: int = 1) -> Tensor:
@@ -211,7 +219,8 @@ def test_file_says_what_it_is(exported):
     assert record.weights == DEFAULT_WEIGHTS.name
     assert record.weights_sha256 == hashlib.sha256(DEFAULT_WEIGHTS.read_bytes()).hexdigest()
     assert record.torch == torch.__version__
-    assert (record.size, record.min_side, record.max_side) == (None, 33, 1024)
+    assert (record.size, record.min_side, record.max_side, record.stored) == (None, 33, 1024, "float16")
+    assert exported.stat().st_size < 1.1 * DEFAULT_WEIGHTS.stat().st_size
     proto = onnx.load(exported)
     assert record.opset == next(entry.version for entry in proto.opset_import if entry.domain == "")
     (image,), (foreground, background) = proto.graph.input, proto.graph.output
@@ -220,6 +229,17 @@ def test_file_says_what_it_is(exported):
     assert dims == [["batch", channels, "height", "width"] for channels in (3, 1, 3)]
     assert str(Path.cwd()).encode() not in exported.read_bytes()
     assert [path.name for path in exported.parent.iterdir()] == [exported.name]
+
+
+def test_weights_that_are_not_float16_yet_are_rounded():
+    network = checkpoint.load(DEFAULT_WEIGHTS).network
+    before = network.state_dict()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in with_half_weights(network).state_dict().items())
+    conv = next(part for part in network.modules() if isinstance(part, nn.Conv2d))
+    conv.weight.data *= 1.0001
+    rounded = next(part for part in with_half_weights(network).modules() if isinstance(part, nn.Conv2d))
+    assert torch.equal(rounded.weight, rounded.weight.half().float())
+    torch.testing.assert_close(rounded.weight, conv.weight, rtol=1e-2, atol=1e-4)
 
 
 def test_images_that_the_file_is_not_for(exported):
@@ -271,6 +291,7 @@ def test_torch_export_program(tmp_path):
         ({"size": (20, 160)}, "sides of 33 pixels and more"),
         ({"max_side": 30}, "sides of 33 pixels and more"),
         ({"size": TINY, "input_height": 128}, "input_height 128 is not the height of size 96x160"),
+        ({"stored": "int4"}, "stored must be one of float32, float16; got 'int4'"),
         ({"max_side": 200}, r"within 33..200 \(max_side\); got 256"),
     ],
 )

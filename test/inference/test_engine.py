@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -235,6 +237,17 @@ def test_default_weights_load():
     assert engine.is_trained
     assert engine.metadata.training_data
     assert DEFAULT_WEIGHTS.stat().st_size <= 10e6
+
+
+def test_nothing_is_imported_that_does_not_run(trained):
+    """torchvision, and PyTorch's compiler with what it brings, would take longer than all else and 200 MB."""
+    code = (
+        "import sys, numpy; from sfi_ros.inference import InferenceEngine; "
+        "InferenceEngine.load(sys.argv[1], device='cpu')(numpy.zeros((96, 160, 3), numpy.uint8)); "
+        "print(*{'torchvision', 'torch._dynamo', 'torch._inductor', 'triton', 'sympy'} & set(sys.modules))"
+    )
+    printed = subprocess.run([sys.executable, "-c", code, trained], capture_output=True, text=True, check=True).stdout
+    assert printed.split() == []
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -218,7 +218,7 @@ def test_patch_carries_no_gradient_by_default():
 def test_operator_keeps_the_rules_of_pytorch(features, fill_ring):
     """Schema, fake tensors, autograd and tracing with dynamic shapes, as `torch.library` wants them."""
     mask = torch.rand(features.shape[0], 1, *features.shape[2:]) < 0.4
-    torch.library.opcheck(operator.inpaint, (features, mask, fill_ring))
+    torch.library.opcheck(torch.ops.sfi_ros.max_pool_inpaint.default, (features, mask, fill_ring))
 
 
 class Inpaint(nn.Module):

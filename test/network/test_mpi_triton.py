@@ -251,4 +251,4 @@ def test_cuda_graph_serves_another_mask(compiled):
 @needs_gpu
 def test_operator_keeps_the_rules_of_pytorch_on_a_gpu():
     features, mask = some_features((2, 5, 9, 7), torch.float32, "channels last"), some_masks(range(2), 9, 7)
-    torch.library.opcheck(operator.inpaint, (features.requires_grad_(), mask, True))
+    torch.library.opcheck(torch.ops.sfi_ros.max_pool_inpaint.default, (features.requires_grad_(), mask, True))

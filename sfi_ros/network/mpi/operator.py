@@ -1,11 +1,14 @@
-"""The operator `sfi_ros::max_pool_inpaint`: distance and fill in one node of any graph that PyTorch makes."""
+"""The operator `sfi_ros::max_pool_inpaint`: distance and fill in one node of any graph that PyTorch makes.
+
+It is registered function by function: the first call of a `torch.library.custom_op` imports PyTorch's compiler.
+"""
 
 from __future__ import annotations
 
 import functools
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -17,9 +20,15 @@ from sfi_ros.network.mpi.rings import fill_by_rings
 log = logging.getLogger(__name__)
 
 
-@torch.library.custom_op(
-    "sfi_ros::max_pool_inpaint", mutates_args=(), schema="(Tensor features, Tensor mask, bool fill_ring) -> Tensor"
+NAME: Final = "sfi_ros::max_pool_inpaint"
+
+torch.library.define(
+    NAME, "(Tensor features, Tensor mask, bool fill_ring) -> Tensor", tags=(torch.Tag.pt2_compliant_tag,)
 )
+torch.library.impl(NAME, "default", fill_by_edges)  # on devices that have no own implementation
+torch.library.impl(NAME, "cpu", fill_by_rings)
+
+
 def inpaint(features: Tensor, mask: Tensor, fill_ring: bool) -> Tensor:
     """Fill the dilated mask, or the mask only, with the background's features; gradients stop at what is filled.
 
@@ -31,13 +40,10 @@ def inpaint(features: Tensor, mask: Tensor, fill_ring: bool) -> Tensor:
     Returns:
         (N, C, h, w) of the same dtype; channels last where the features are, else contiguous.
     """
-    return fill_by_edges(features, mask, fill_ring)  # on devices that have no own implementation below
+    return torch.ops.sfi_ros.max_pool_inpaint.default(features, mask, fill_ring)
 
 
-inpaint.register_kernel("cpu")(fill_by_rings)
-
-
-@inpaint.register_kernel("cuda")
+@torch.library.impl(NAME, "cuda")
 def _(features: Tensor, mask: Tensor, fill_ring: bool) -> Tensor:
     has_kernel = features.dtype in (torch.float32, torch.float16, torch.bfloat16)
     fill = _gpu_implementation(features.device, features.dtype) if has_kernel else fill_by_edges
@@ -67,7 +73,7 @@ def _gpu_implementation(device: torch.device, dtype: torch.dtype) -> Callable[[T
     return fill_on_gpu
 
 
-@inpaint.register_fake
+@torch.library.register_fake(NAME)
 def _(features: Tensor, mask: Tensor, fill_ring: bool) -> Tensor:
     return torch.empty_like(features, memory_format=memory_format(features))
 
@@ -82,4 +88,4 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
     return gradient.masked_fill(region_to_fill(mask, ctx.fill_ring), 0.0), None, None
 
 
-inpaint.register_autograd(_backward, setup_context=_setup_context)
+torch.library.register_autograd(NAME, _backward, setup_context=_setup_context)
