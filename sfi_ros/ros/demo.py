@@ -4,7 +4,8 @@
     python -m sfi_ros.ros.demo drive.mp4 -o out/drive
 
 A camera player and the node run as two processes that talk through real ROS 2 and Fast DDS; this one records what they
-publish like `sfi run` does, and ends when the source does.
+publish like `sfi run --layout` does, and ends when the source does. The layout is made of what the node publishes, and
+only where the camera's pose is known: on the synthetic street.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,11 +30,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from sfi_ros.files import write_json
 from sfi_ros.frames.sources import SYNTHETIC, UNSEEN_SEED, Frame, Source, open_source
+from sfi_ros.offline.layouts import LAYOUT, LayoutOptions
 from sfi_ros.offline.recorder import Recorder
 from sfi_ros.offline.run import MADE_BY, start_anew
 from sfi_ros.offline.summary import SUMMARY
 from sfi_ros.ros.dds import profile_environment
-from sfi_ros.synthetic import SyntheticFrame, SyntheticStreet
+from sfi_ros.synthetic import SyntheticStreet
 
 if TYPE_CHECKING:
     from sfi_ros.ros.scene_listener import Recorded, SceneListener
@@ -43,6 +46,7 @@ START_TIMEOUT = 180.0  # seconds until the first result; loading PyTorch on a bu
 LAST_IMAGE = 1.0  # seconds that the last image may take to get here after the player ended
 QUIET = 10.0  # seconds without a result, after the player ended, until the last frames count as lost
 INTERRUPTED = 130
+SCORES = ("all_region_miou", "foreground_region_miou", "foreground_mask_iou")
 
 console = Console(stderr=True)
 
@@ -82,7 +86,8 @@ def _run(arguments: argparse.Namespace) -> int:
     source = open_source(arguments.source)
     limit = arguments.limit or (SYNTHETIC_FRAMES if source.length is None else 0)
     start_anew(arguments.output, {"source": str(arguments.source)}, source=arguments.source)
-    with Recorder(arguments.output, arguments.rate or source.rate) as recorder:
+    layout = LayoutOptions() if arguments.source == SYNTHETIC else None
+    with Recorder(arguments.output, arguments.rate or source.rate, layout=layout) as recorder:
         return _record(arguments, source, limit, recorder)
 
 
@@ -106,10 +111,10 @@ def _record(arguments: argparse.Namespace, source: Source, limit: int, recorder:
                 player = Child("camera_player", _player_arguments(arguments, limit), arguments.output)
                 children.append(player)
                 total = min(filter(None, (limit, source.length)), default=None)
-                truth = SyntheticTruth() if str(arguments.source) == SYNTHETIC else None
+                truth = SyntheticTruth() if arguments.source == SYNTHETIC else None
                 for recorded in _until_the_end(listener, node, player, total):
-                    known = truth.find(recorded.image) if truth else None
-                    recorder.add(Frame(f"frame_{recorded.number:06d}", recorded.image, known), recorded.scene)
+                    frame = Frame(f"frame_{recorded.number:06d}", recorded.image)
+                    recorder.add(truth.add_to(frame) if truth else frame, recorded.scene)
                     latencies.append(recorded.latency)
                 _await_fresh_status(listener)
             except KeyboardInterrupt:
@@ -171,14 +176,18 @@ class SyntheticTruth:
     def __init__(self) -> None:
         self._street, self._next = SyntheticStreet(seed=UNSEEN_SEED), 0
 
-    def find(self, image: np.ndarray) -> SyntheticFrame | None:
-        """Return the frame with exactly these pixels, None if there is none among the next ones."""
+    def add_to(self, frame: Frame) -> Frame:
+        """Return a frame with the truth and the camera's calibration and pose.
+
+        Raises:
+            DemoError: none of the next frames of the street has exactly these pixels.
+        """
         for number in range(self._next, self._next + self._LOOK_AHEAD):
-            frame = self._street.frame(number)
-            if np.array_equal(frame.image, image):
+            truth = self._street.frame(number)
+            if np.array_equal(truth.image, frame.image):
                 self._next = number + 1
-                return frame
-        return None
+                return replace(frame, truth=truth, calibration=self._street.calibration, pose=self._street.pose(number))
+        raise DemoError(f"{frame.name} is not one of the synthetic street's: did another camera publish on {CAMERA}?")
 
 
 def _until_the_end(listener: SceneListener, node: Child, player: Child, total: int | None) -> Iterator[Recorded]:
@@ -271,11 +280,15 @@ def _print_summary(summary: dict[str, Any], output: Path) -> None:
             f"latency from the image's stamp to all results: median {summary['latency_ms_p50']:.1f} ms, "
             f"95 % below {summary['latency_ms_p95']:.1f} ms"
         )
-    scores = ("all_region_miou", "foreground_region_miou", "foreground_mask_iou")
+    scores = (*SCORES, "layout_seen_road_iou", "layout_hidden_road_iou")
     lines += [f"{name}: {summary[name]:.3f}" for name in scores if summary.get(name) is not None]
     if summary["interrupted"]:
         lines.append("interrupted; what was written until then is complete")
     lines.append(f"look at {output}/overlay.mp4 and the pictures in {output}/overlay; numbers: {output}/{SUMMARY}")
+    if (output / LAYOUT).is_dir():
+        lines.append(
+            f"the ground in metres, seen and inferred behind objects: right in the video, and in {output}/{LAYOUT}"
+        )
     lines.append("next: your own pictures with `make demo SOURCE=path`, your own camera with docs/node.md")
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)

@@ -44,11 +44,14 @@ def test_the_synthetic_street_is_scored(tmp_path, weights):
         assert 0 <= summary["foreground_region_miou"] <= 1
         assert summary["weights"] == "small.safetensors"
         assert len(list((out / "overlay").iterdir())) == summary["frames_out"]
+        assert len(list((out / "layout").glob("*.npz"))) == summary["frames_out"]
+        for score in ("layout_seen_road_iou", "layout_hidden_road_iou"):
+            assert 0 <= summary[score] <= 1 and f"{score}: {summary[score]:.3f}" in said
     assert str(out) in said.replace("\n", "")
     capture = cv2.VideoCapture(str(out / "overlay.mp4"))
     found, frame = capture.read()
     assert found
-    assert frame.shape == (256, 512, 3)
+    assert frame.shape == (256, 512 + 192, 3), "the layout is beside the overlay"
 
 
 def test_a_folder(tmp_path, weights):
@@ -63,6 +66,7 @@ def test_a_folder(tmp_path, weights):
     assert summary["frames_in"] == 3
     assert summary["frames_out"] >= 1
     assert "all_region_miou" not in summary
+    assert not (tmp_path / "out" / "layout").exists(), "nobody knows the camera's pose"
 
 
 @pytest.mark.parametrize(
