@@ -23,7 +23,7 @@ from image_files import (
 )
 
 from sfi_ros.errors import ImageError
-from sfi_ros.frames.decoding import NotLabelsError, decode_labels, decode_photo
+from sfi_ros.frames.decoding import NotLabelsError, decode_deep_photo, decode_labels, decode_photo
 
 FORMATS = (".png", ".jpg", ".webp", ".tiff", ".bmp", ".ppm")
 
@@ -185,6 +185,30 @@ def test_the_thumbnail_of_a_truncated_jpeg_does_not_end_it():
     data = with_exif(encoded(".jpg", picture()), 1, thumbnail=encoded(".jpg", picture(8, 8)))
     assert decode_photo(data).shape == (48, 64, 3)
     refused(data[: -len(data) // 3], "truncated")
+
+
+@pytest.mark.parametrize("background", [0, 128])
+@pytest.mark.parametrize(
+    ("options", "lengths"),
+    [
+        ((), (30, 60, 150, 250)),
+        ((cv2.IMWRITE_JPEG_RST_INTERVAL, 3), (30, 60, 150, 250)),
+        ((cv2.IMWRITE_JPEG_PROGRESSIVE, 1), (20, 30)),  # a later scan that is cut costs sharpness only
+    ],
+)
+def test_a_truncated_jpeg_that_was_given_an_end_is_refused(options, lengths, background):
+    """libjpeg paints what is missing grey. Grey that is in the picture, even in its corner, is no damage."""
+    image = picture()
+    image[-20:] = background
+    data = encoded(".jpg", image, *options)
+    assert decode_photo(data).shape == image.shape
+    scan = data.index(b"\xff\xda")
+    for kept in lengths:
+        for orientation in (1, 3, 6, 8):
+            damaged = with_exif(data[: scan + kept] + END_OF_JPEG, orientation)
+            refused(damaged, "JPEG of 64x48 is damaged: its pixels end before the image does")
+            with pytest.raises(ImageError):
+                decode_deep_photo(damaged)
 
 
 def header_of(kind: str, width: int, height: int) -> bytes:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, replace
 from typing import Final
+
+import numpy as np
 
 from sfi_ros.errors import ImageError
 from sfi_ros.frames.formats.opencv import OpenCvFile
@@ -16,6 +19,38 @@ _MOST_SCANS: Final = 50
 """A progressive JPEG has about ten. Each costs as much as the whole image, and takes a few bytes of file."""
 # Within a scan, ff 00 is a data byte, and restart markers and fill bytes (ff ff) go on with it.
 _END_OF_SCAN: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+_GREY: Final = 128  # libjpeg's for pixels that a scan has no data for
+_MORE_DATA: Final = bytes(range(255))  # for a scan: no marker, and whatever codes the image uses
+
+
+@dataclass(frozen=True)
+class Jpeg(OpenCvFile):
+    """A JPEG with an end-of-image marker.
+
+    Attributes:
+        end: where the last scan ends in `data`.
+    """
+
+    end: int
+
+    def decode(self, flags: int) -> np.ndarray | None:
+        """Decode with OpenCV's flags; None where OpenCV cannot.
+
+        Raises:
+            ImageError: the scan ends before the image does: what a copy has lost was closed by an end-of-image marker.
+            cv2.error: OpenCV cannot, either.
+        """
+        pixels = super().decode(flags)
+        if pixels is not None and _has_grey_corner(pixels):
+            longer = replace(self, data=self.data[: self.end] + _MORE_DATA + self.data[self.end :])
+            if not np.array_equal(pixels, OpenCvFile.decode(longer, flags)):  # more data is read where some was missing
+                raise ImageError(f"JPEG of {self.width}x{self.height} is damaged: its pixels end before the image does")
+        return pixels
+
+
+def _has_grey_corner(pixels: np.ndarray) -> bool:
+    """Whether the image may lack its end, which an EXIF tag can turn to any corner."""
+    return any(bool((pixels[y, x] == _GREY).all()) for y in (0, -1) for x in (0, -1))
 
 
 def recognises(data: bytes) -> bool:
@@ -23,14 +58,14 @@ def recognises(data: bytes) -> bool:
     return data.startswith(b"\xff\xd8\xff")
 
 
-def check(data: bytes) -> OpenCvFile:
+def check(data: bytes) -> Jpeg:
     """Check the markers of a JPEG up to its end; some cameras pad behind it.
 
     Raises:
         ImageError: truncated, damaged, or of a kind that is not decoded.
     """
     size: tuple[int, int] | None = None
-    scans, at = 0, 2
+    scans, at, end = 0, 2, 0
     while True:
         marker, at = _marker(data, at)
         if marker == _EOI:
@@ -54,15 +89,15 @@ def check(data: bytes) -> OpenCvFile:
             scans += 1
             if scans > _MOST_SCANS:
                 raise ImageError(f"JPEG has more than {_MOST_SCANS} scans")
-            end = _END_OF_SCAN.search(data, at)
-            if end is None:
+            found = _END_OF_SCAN.search(data, at)
+            if found is None:
                 raise _truncated(data)
-            at = end.start()
+            at = end = found.start()
     if size is None:
         raise ImageError(f"JPEG of {len(data)} bytes is damaged: no frame header")
     if not scans:
         raise ImageError("JPEG is damaged: it has no pixels behind its header")
-    return OpenCvFile("JPEG", *size, data)
+    return Jpeg("JPEG", *size, data, end)
 
 
 def _marker(data: bytes, at: int) -> tuple[int, int]:
