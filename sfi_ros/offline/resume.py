@@ -148,11 +148,16 @@ def _refuse_source(folder: Path, source: str | Path, results: Iterable[str]) -> 
     if not path.exists():
         return
     files = [entry for entry in path.iterdir() if entry.is_symlink()] if path.is_dir() else []
-    inputs = {path.resolve(), *(file.resolve() for file in files)}
-    places = {folder.resolve(), *(place.resolve() for pattern in results for place in folder.glob(pattern))}
+    inputs = {_target(path), *map(_target, files)}
+    places = {_target(folder), *(_target(place) for pattern in results for place in folder.glob(pattern))}
     for place in places:
         if any(place == one or place in one.parents for one in inputs):
             raise OutputError(f"{source} lies in {folder}, where its results would go; name another folder for them")
+
+
+def _target(path: Path) -> Path:
+    """Follow links as far as they go; unlike `Path.resolve`, also where one leads back to itself."""
+    return Path(os.path.realpath(path))
 
 
 def _remove(folder: Path, results: Iterable[str]) -> None:

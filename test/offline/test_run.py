@@ -244,6 +244,16 @@ def test_names_are_printed_as_they_are(tmp_path, sfi, capsys, name):
     assert "missing [rear].mp4 does not exist" in capsys.readouterr().err
 
 
+def test_a_link_that_leads_to_itself_costs_itself_only(tmp_path, sfi, photos, capsys):
+    (photos / "loop.png").symlink_to("loop.png")
+    assert sfi("run", photos, "-o", tmp_path / "out") == 0
+    assert f"skipped {photos / 'loop.png'}: " in capsys.readouterr().err
+    assert str(photos / "loop.png") in summary(tmp_path / "out")["skipped"]
+    assert summary(tmp_path / "out")["frames"] == 6
+    assert sfi("run", photos / "loop.png", "-o", tmp_path / "other") == 1
+    assert "loop.png" in capsys.readouterr().err
+
+
 def test_a_frame_that_the_engine_refuses_is_skipped_by_name(tmp_path, sfi, capsys):
     folder = write_photos(tmp_path / "camera", 3)
     cv2.imwrite(str(folder / "0001.png"), np.zeros((20, 400, 3), np.uint8))
