@@ -52,7 +52,7 @@ from sfi_ros.offline.map import MapRun
 from sfi_ros.offline.places import output_folders
 from sfi_ros.offline.run import Run
 from sfi_ros.offline.stopping import StopSignals
-from sfi_ros.offline.summary import RunSummary
+from sfi_ros.offline.summary import SUMMARY, RunSummary
 from sfi_ros.offline.task import Report, Task
 from sfi_ros.optional import require_pytorch
 from sfi_ros.options import BACKENDS, MAX_EXPORT_SIDE, STORED
@@ -87,8 +87,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _say(text: str, label: str = "", style: str = "") -> None:
     """Print a line to stderr as it is: names may hold what rich takes for markup, and control characters."""
-    printable = "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
-    console.print(Text.assemble((label, style), " " * bool(label), printable), soft_wrap=True)
+    console.print(Text.assemble((label, style), " " * bool(label), _printable(text)), soft_wrap=True)
+
+
+def _printable(text: str) -> str:
+    """Return a text that does to a terminal what it says and nothing else."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -498,8 +502,8 @@ def _engine(arguments: argparse.Namespace) -> InferenceEngine:
 def _progress() -> Iterator[Callable[[int, int | None], None]]:
     """Show a progress bar; yields what tells it the frames done and their number."""
     with Progress(*_COLUMNS, console=console) as progress:
-        bar = progress.add_task("")
-        yield lambda done, total: progress.update(bar, completed=done, total=total)
+        bar = progress.add_task("", visible=False)  # until there is something to tell
+        yield lambda done, total: progress.update(bar, completed=done, total=total, visible=True)
 
 
 def _print_skipped(name: str, reason: str) -> None:
@@ -520,7 +524,7 @@ def _print_summary(summary: RunSummary, output: Path) -> None:
     for topic, results in summary.topics.items():
         _say(f"{topic} -> {results}/...")
     if summary.skipped:
-        _say(f"{len(summary.skipped)} frames could not be processed")
+        _say(f"{len(summary.skipped)} skipped; {SUMMARY} says which and why")
     for name, score in summary.scores.items():
         if score is not None:
             _say(f"{name}: {score:.3f}")
@@ -532,10 +536,10 @@ def _info(arguments: argparse.Namespace, _: StopSignals) -> int:
     if arguments.json:
         print(json.dumps(facts, indent=2))
         return 0
-    table = Table(title=Text(str(arguments.weights)), show_header=False)
+    table = Table(title=Text(_printable(str(arguments.weights))), show_header=False)
     for name, value in facts.items():
         text = json.dumps(value) if isinstance(value, dict) else str(value)
-        table.add_row(Text(name), Text(text))
+        table.add_row(Text(_printable(name)), Text(_printable(text)))
     Console().print(table)
     return 0
 

@@ -132,7 +132,9 @@ def test_nothing_readable_is_an_error(tmp_path, weights, capsys):
 )
 def test_errors_name_the_thing(tmp_path, weights, capsys, source, options, message):
     assert run(source, tmp_path / "out", weights, *options) == 1
-    assert message in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert message in said
+    assert "frames" not in said  # no bar where nothing has begun
 
 
 def test_ctrl_c_leaves_what_was_written_readable(tmp_path, weights):
@@ -162,6 +164,18 @@ def test_info(weights, capsys):
     assert metadata["scores"] == {"x": 0.5}
     assert main(["info", str(weights)]) == 0
     assert "fast-mobilenetv2" in capsys.readouterr().out
+
+
+def test_info_prints_markup_and_control_characters_as_they_are(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    torch.manual_seed(0)
+    path = tmp_path / "[red]x\x1b[31m.safetensors"
+    note, extra = "[bold]mine[/b] [link=file:///etc]here[/x]", {"[/y]": "[blink]"}
+    checkpoint.save(path, zoo.build("fast-mobilenetv2"), training_data=note, scores={}, extra=extra)
+    assert main(["info", str(path)]) == 0
+    said = capsys.readouterr().out
+    assert note in said and json.dumps(extra) in said
+    assert "[red]x\\x1b[31m" in said and "\x1b" not in said
 
 
 def test_convert(tmp_path, capsys):

@@ -223,7 +223,7 @@ def _storage(file: Path, stack: ExitStack) -> Any:
     """Open one file."""
     try:
         if (begin := _begin(file)) is not None:
-            raise ValueError(begin)
+            raise BagError(f"{printable(file)} cannot be read as a bag: {begin}")
         path = stack.enter_context(plain_path(file))
         if file.suffix == ".zstd":
             path = _decompressed_file(path, file.stem, stack)
@@ -245,7 +245,10 @@ def _begin(file: Path) -> str | None:
         return "it is a Git LFS pointer; run `git lfs pull`"
     wal = file.with_name(file.name + "-wal")
     if file.suffix == ".db3" and wal.is_file() and wal.stat().st_size:
-        return f"its recorder was killed, and messages are still in {wal.name}"
+        return (
+            f"its recorder was killed, and messages are still in {wal.name}; "
+            f"`sqlite3 {printable(file.name)} 'PRAGMA wal_checkpoint(TRUNCATE)'` brings them in"
+        )
     return None
 
 
