@@ -77,7 +77,7 @@ def ray_by_ray(
         end = ended[0] if len(ended) else len(samples)
         covered = seen & (foreground.flat[samples] != 0)
         begins = covered & ~np.insert(covered[:-1], 0, False)
-        foot_ranges = np.maximum.accumulate(np.where(begins, table.steps, 0))
+        foot_ranges = table.steps[np.maximum.accumulate(np.where(begins, np.arange(len(begins)), 0))]
         feet = np.flatnonzero(begins)
         feet = feet[feet <= end]
         feet = np.union1d(feet, feet[feet + 1 < len(samples)] + 1)
@@ -93,9 +93,8 @@ def ray_by_ray(
         log_spread = np.log(np.hypot(ranges[mine], pose.height) ** 3 / pose.height * 1e-6).astype(np.float32)
         values[blocked] = IGNORE
         classes.flat[cells] = values
-        certainty.flat[cells] = np.where(
-            values == IGNORE, 0, cell_confidence(confidence.flat[mine_pixels], log_spread, hidden, depth)
-        )
+        sure = cell_confidence(confidence.flat[mine_pixels], log_spread, np.flatnonzero(hidden), depth[hidden])
+        certainty.flat[cells] = np.where(values == IGNORE, 0, sure)
         evidence.flat[cells] = np.where(blocked, BLOCKED, SEEN + hidden)
         depths.flat[cells] = np.where(hidden & ~blocked, np.minimum(10 * depth, 255), 0)
     return GroundLayout(grid, classes, certainty, evidence, objects, depths)

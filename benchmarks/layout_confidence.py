@@ -135,7 +135,8 @@ def fitted_weights(seen: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def reliability(seen: dict[str, np.ndarray]) -> list[tables.Row]:
     """Return the rows of the table: cells by what is said about them, and how often that is right."""
-    said = cell_confidence(seen["pixel_confidence"], seen["log_spread"], seen["hidden"], seen["depth"]) / 255
+    inferred = np.flatnonzero(seen["hidden"])
+    said = cell_confidence(seen["pixel_confidence"], seen["log_spread"], inferred, seen["depth"][inferred]) / 255
     rows = []
     for name, of_these in (("seen", ~seen["hidden"]), ("inferred", seen["hidden"])):
         for low, high in (*itertools.pairwise(BINS), (0.0, BINS[-1])):

@@ -19,20 +19,27 @@ LOGITS: Final = np.log((np.arange(256) + 0.5) / (255.5 - np.arange(256))).astype
 
 
 def cell_confidence(
-    confidence: np.ndarray | None, log_spread: np.ndarray, hidden: np.ndarray, depth: np.ndarray
+    confidence: np.ndarray | None, log_spread: np.ndarray, inferred: np.ndarray, depth: np.ndarray
 ) -> np.ndarray:
     """Return how likely classes of cells are right, (V,) uint8, 255 = 1.
 
     Args:
         confidence: (V,) uint8, the network's probability of the class, 255 = 1; None: certain.
         log_spread: (V,) float32, see `GroundTable.log_spread`.
-        hidden: (V,) bool, behind an object.
-        depth: (V,) float32, metres behind the object's foot, where hidden.
+        inferred: (K,) intp, which of the cells lie behind an object.
+        depth: (K,) float32, how many metres these lie behind the object's foot.
     """
-    logits = LOGITS[-1] if confidence is None else LOGITS.take(confidence)
     constant, certain, wide = map(np.float32, SEEN_WEIGHTS)
-    seen = certain * logits + wide * log_spread + constant
+    table = certain * LOGITS + constant
+    score = wide * log_spread
+    score += table[-1] if confidence is None else table.take(confidence)
     constant, certain, wide, deep = map(np.float32, INFERRED_WEIGHTS)
-    behind = certain * logits + wide * log_spread + deep * depth + constant
-    score = np.where(hidden, behind, seen)
-    return (255 / (1 + np.exp(-score)) + 0.5).astype(np.uint8)
+    table = certain * LOGITS + constant
+    behind = wide * log_spread.take(inferred) + deep * depth
+    behind += table[-1] if confidence is None else table.take(confidence.take(inferred))
+    score[inferred] = behind
+    np.exp(-score, out=score)
+    score += 1
+    np.divide(np.float32(255), score, out=score)
+    score += np.float32(0.5)
+    return score.astype(np.uint8)

@@ -87,19 +87,18 @@ def lay_out(
     evidence = hidden.view(np.uint8) + np.uint8(SEEN)
     np.putmask(evidence, blocked, BLOCKED)
 
-    depth = np.maximum(table.ranges - _feet_of_cells(table, begins), 0)
+    inferred = np.flatnonzero(evidence == INFERRED)
+    depth = np.maximum(table.ranges.take(inferred) - _feet_of_cells(table, begins, inferred), 0)
     pixel_confidence = None if confidence is None else confidence.reshape(-1).take(table.pixels)
-    certainty = cell_confidence(pixel_confidence, table.log_spread, hidden, depth)
+    certainty = cell_confidence(pixel_confidence, table.log_spread, inferred, depth)
     np.putmask(certainty, cell_classes == IGNORE, 0)
+    depths = np.zeros(table.grid.shape, np.uint8)
+    depths.reshape(-1)[table.cells.take(inferred)] = np.minimum(10 * depth, 255).astype(np.uint8)
 
     def in_grid(values: np.ndarray, elsewhere: int) -> np.ndarray:
         cells = np.full(table.grid.shape, elsewhere, np.uint8)
         cells.reshape(-1)[table.cells] = values
         return cells
-
-    depths = np.zeros(table.grid.shape, np.uint8)
-    inferred = np.flatnonzero(evidence == INFERRED)
-    depths.reshape(-1)[table.cells[inferred]] = np.minimum(10 * depth[inferred], 255)
 
     return GroundLayout(
         grid=table.grid,
@@ -154,10 +153,10 @@ def _covered(table: GroundTable, mask: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return covered, begins
 
 
-def _feet_of_cells(table: GroundTable, begins: np.ndarray) -> np.ndarray:
-    """Return how far away the foot of the object is that covers a cell, (V,) float32 metres; any number elsewhere."""
-    feet = np.maximum.accumulate(begins * table.steps, axis=1)
-    return feet.take(table.cell_samples)
+def _feet_of_cells(table: GroundTable, begins: np.ndarray, cells: np.ndarray) -> np.ndarray:
+    """Return how far away the foot of the object is that covers a cell, of those in view, float32 metres."""
+    steps = np.maximum.accumulate(begins * np.arange(len(table.steps), dtype=np.int16), axis=1)
+    return table.steps.take(steps.take(table.cell_samples.take(cells)))
 
 
 class LayoutMaker:
