@@ -5,7 +5,9 @@
 
 Each camera and each listener of ~/foreground_mask is a process of its own (`ros_ends.py`). Both ways take turns, round
 by round, so that a machine that grows busy is busy for both. Frames per second are those of all cameras together;
-memory is that of the node at the end of a stream, "shared" with each page counted once for all that have it.
+memory is that of the node's processes at the end of a stream, "shared" with each page counted once for all that have
+it. On a machine that does other work, two processes get more of the processor than one: there, compare its time per
+frame, at a rate that both keep up with (--rate 2).
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -36,6 +39,7 @@ COLUMNS = (
     tables.Column("slowest_s", "slowest camera", ".1f"),
     tables.Column("p50_ms", "latency ms p50", ".0f"),
     tables.Column("p95_ms", "p95", ".0f"),
+    tables.Column("cpu_ms", "CPU ms per frame", ".0f"),
     tables.Column("resident_mib", "resident MiB", ".0f"),
     tables.Column("shared_mib", "shared MiB", ".0f"),
 )
@@ -63,13 +67,31 @@ def measure(arguments: argparse.Namespace, picture: Path, way: str) -> dict:
             nodes = [start_node("node", "-p", f"cameras:=[{', '.join(names)}]")]
         else:
             nodes = [start_node(name, "-r", f"__ns:=/{name}", "-r", "image:=image_raw") for name in names]
+        logs = [Path(folder) / "node"] if way == WAYS[0] else [Path(folder) / name for name in names]
+        _wait_until_active(logs, arguments.cameras)
+        spent = sum(_processor_seconds(node.pid) for node in nodes)
         stream = (str(START), str(picture), str(arguments.rate), str(arguments.seconds))
         players = [start(f"as {name}", ends, "camera", f"/{name}/image_raw", *stream) for name in names]
         for player in players:
             player.communicate(timeout=2 * START + 10 * arguments.seconds)
+        spent = sum(_processor_seconds(node.pid) for node in nodes) - spent
         used = [(memory.resident(node.pid), memory.proportional(node.pid)) for node in nodes]
         received = [json.loads(listener.communicate(timeout=2 * START)[0])["latencies"] for listener in listeners]
-    return {"latencies": received, "memory": np.sum(used, axis=0).tolist()}
+    return {"latencies": received, "memory": np.sum(used, axis=0).tolist(), "processor": spent}
+
+
+def _wait_until_active(logs: Sequence[Path], cameras: int) -> None:
+    deadline = time.monotonic() + START
+    while sum(log.read_text().count("active: camera") for log in logs) < cameras:
+        if time.monotonic() > deadline:
+            raise SystemExit("the node does not start:\n" + "\n".join(log.read_text() for log in logs))
+        time.sleep(0.05)
+
+
+def _processor_seconds(process: int) -> float:
+    """Return the time that all threads of a process have used of the processor."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def report(arguments: argparse.Namespace) -> None:
@@ -92,6 +114,7 @@ def _row(arguments: argparse.Namespace, way: str, rounds: list[dict]) -> tables.
     counts = np.array([[len(latencies) for latencies in each["latencies"]] for each in rounds])
     milliseconds = [value for each in rounds for latencies in each["latencies"] for value in latencies]
     p50, p95 = map(float, np.percentile(milliseconds, [50, 95])) if milliseconds else (None, None)
+    cpu = [1e3 * each["processor"] / max(frames, 1) for each, frames in zip(rounds, counts.sum(axis=1), strict=True)]
     resident, shared = np.median([each["memory"] for each in rounds], axis=0) / 2**20
     return {
         "way": f"{arguments.cameras}, {way}",
@@ -100,6 +123,7 @@ def _row(arguments: argparse.Namespace, way: str, rounds: list[dict]) -> tables.
         "slowest_s": float(np.median(counts.min(axis=1))) / arguments.seconds,
         "p50_ms": p50,
         "p95_ms": p95,
+        "cpu_ms": float(np.median(cpu)),
         "resident_mib": float(resident),
         "shared_mib": float(shared),
     }
