@@ -17,6 +17,7 @@ import numpy as np
 
 from sfi_ros.errors import OptionError
 from sfi_ros.inference.scene import Scene
+from sfi_ros.inference.temporal import TemporalFilter
 from sfi_ros.inference.threads import available_cores
 from sfi_ros.inference.weights import default_weights
 from sfi_ros.network.metadata import Metadata
@@ -32,7 +33,12 @@ class Pipeline(Protocol):
     """From images to scenes."""
 
     def __call__(
-        self, groups: Sequence[Sequence[np.ndarray]], input_height: int, at_input_size: bool, threshold: float
+        self,
+        groups: Sequence[Sequence[np.ndarray]],
+        input_height: int,
+        at_input_size: bool,
+        threshold: float,
+        memories: Sequence[TemporalFilter] = (),
     ) -> list[Scene]:
         """See `CpuPipeline.__call__`."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import cv2
@@ -12,6 +12,7 @@ import numpy as np
 
 from sfi_ros.inference.decision import decide_on_host
 from sfi_ros.inference.scene import Scene, Timing
+from sfi_ros.inference.temporal import TemporalFilter
 from sfi_ros.network.image_format import network_size
 
 HostNetwork = Callable[[np.ndarray], np.ndarray]
@@ -38,7 +39,12 @@ class CpuPipeline:
         self._network, self._resize = network, resize
 
     def __call__(
-        self, groups: Sequence[Sequence[np.ndarray]], input_height: int, at_input_size: bool, threshold: float
+        self,
+        groups: Sequence[Sequence[np.ndarray]],
+        input_height: int,
+        at_input_size: bool,
+        threshold: float,
+        memories: Sequence[TemporalFilter] = (),
     ) -> list[Scene]:
         """Infer images group by group; the images of a group have one size and share a batch.
 
@@ -47,11 +53,19 @@ class CpuPipeline:
             input_height: height at which the network runs.
             at_input_size: whether scenes have the images' size, else the network's.
             threshold: probability above which a pixel is foreground.
+            memories: of the camera of each image, in order, to steady what is decided; none: as the network says.
 
         Returns:
             A scene for each image, in order.
         """
-        return [scene for group in groups for scene in self._infer_group(group, input_height, at_input_size, threshold)]
+        left = iter(memories)
+        return [
+            scene
+            for group in groups
+            for scene in self._infer_group(
+                group, input_height, at_input_size, threshold, list(itertools.islice(left, len(group)))
+            )
+        ]
 
     def facts(self) -> dict[str, str]:
         """Return what else there is to say about where it runs: nothing."""
@@ -62,7 +76,12 @@ class CpuPipeline:
         del self._network
 
     def _infer_group(
-        self, images: Sequence[np.ndarray], input_height: int, at_input_size: bool, threshold: float
+        self,
+        images: Sequence[np.ndarray],
+        input_height: int,
+        at_input_size: bool,
+        threshold: float,
+        memories: Sequence[TemporalFilter],
     ) -> list[Scene]:
         began = time.perf_counter()
         height, width = images[0].shape[:2]
@@ -73,7 +92,11 @@ class CpuPipeline:
         passes = [self._network(resized[first : first + most]) for first in range(0, len(resized), most)]
         inferred = time.perf_counter()
         size = (height, width) if at_input_size else small
-        decided = [decide_on_host(planes, size, threshold) for planes in itertools.chain(*map(_as_bytes, passes))]
+        probabilities: Iterable[np.ndarray] = itertools.chain(*map(_as_bytes, passes))
+        if memories:
+            greys = (cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in resized)
+            probabilities = (memory(*image) for memory, *image in zip(memories, greys, probabilities, strict=True))
+        decided = [decide_on_host(planes, size, threshold) for planes in probabilities]
         timing = Timing(preprocessed - began, inferred - preprocessed, time.perf_counter() - inferred)
         return [Scene(*planes, timing) for planes in decided]
 

@@ -16,8 +16,8 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Final, Literal
 
 import numpy as np
 import torch
@@ -25,7 +25,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sfi_ros.classes import FOREGROUND_THRESHOLD
+from sfi_ros.inference.decision import decide_on_host
 from sfi_ros.inference.scene import Scene, Timing
+from sfi_ros.inference.temporal import TemporalFilter
 from sfi_ros.network.image_format import network_size
 from sfi_ros.network.outputs import SceneLogits, to_probabilities
 from sfi_ros.network.preprocessing import resize_images
@@ -37,6 +39,9 @@ MOST_UNDER_WAY: Final = 2
 """Groups of images: one is computed while another is uploaded or downloaded. More would only hold memory."""
 
 _WARM_UP_RUNS: Final = 3
+
+_Result = Literal["input size", "network size", "undecided"]
+"""What a graph computes: decisions of the image's or the network's size, or what the host needs to decide."""
 
 _CLOSE_TIMEOUT: Final = 1.0  # seconds; a frame that hangs in the driver keeps what it uses
 
@@ -65,6 +70,22 @@ def infer_on_device(
     small = network_size(height, width, input_height)
     probabilities = to_probabilities(network(resize_images(images.permute(0, 3, 1, 2), small)))
     return decide_on_device(probabilities, (height, width) if at_input_size else small, threshold)
+
+
+def leave_undecided_on_device(images: Tensor, network: Callable[[Tensor], SceneLogits], input_height: int) -> Tensor:
+    """Compute all that the host needs to decide on a batch by itself; see `infer_on_device`.
+
+    Returns:
+        (N, 5, h, w) uint8: the image in grey at the network's size, and the probabilities of foreground, road, sidewalk
+        and other, 255 = 1.
+    """
+    height, width = images.shape[1:3]
+    small = network_size(height, width, input_height)
+    resized = resize_images(images.permute(0, 3, 1, 2), small)
+    red, green, blue = resized.float().unbind(1)
+    grey = 0.299 * red + 0.587 * green + 0.114 * blue  # ITU-R BT.601, as OpenCV's
+    planes = torch.cat([grey[:, None], 255 * to_probabilities(network(resized)).float()], 1)
+    return planes.round_().to(torch.uint8)
 
 
 def decide_on_device(probabilities: Tensor, size: tuple[int, int], threshold: Tensor) -> Tensor:
@@ -96,19 +117,33 @@ class CudaPipeline:
 
     def __init__(self, network: Callable[[Tensor], SceneLogits], device: torch.device):
         self._network, self._device = network, device
-        self._graphs: OrderedDict[tuple[int | bool, ...], _Graph] = OrderedDict()
+        self._graphs: OrderedDict[tuple[int | str, ...], _Graph] = OrderedDict()
         self._lock = threading.Lock()
 
     def __call__(
-        self, groups: Sequence[Sequence[np.ndarray]], input_height: int, at_input_size: bool, threshold: float
+        self,
+        groups: Sequence[Sequence[np.ndarray]],
+        input_height: int,
+        at_input_size: bool,
+        threshold: float,
+        memories: Sequence[TemporalFilter] = (),
     ) -> list[Scene]:
         """Infer images group by group; see `CpuPipeline.__call__`.
 
         Groups of different sizes are under way at the same time: while one is computed, the next is uploaded and the
-        previous one downloaded.
+        previous one downloaded. With memories the host decides, on what has the network's size.
         """
+        result: _Result = "undecided" if memories else "input size" if at_input_size else "network size"
         with self._lock, torch.inference_mode():
-            return self._infer(groups, input_height, at_input_size, threshold)
+            results = self._infer(groups, input_height, result, threshold)
+        if not memories:
+            return [Scene(planes[0], planes[1], planes[2], planes[3], timing) for planes, timing in results]
+        scenes, images = [], (image for group in groups for image in group)
+        for (planes, timing), memory, image in zip(results, memories, images, strict=True):
+            began, size = time.perf_counter(), image.shape[:2] if at_input_size else planes.shape[1:]
+            decided = decide_on_host(memory(planes[0], planes[1:]), size, threshold)
+            scenes.append(Scene(*decided, replace(timing, postprocess=time.perf_counter() - began)))
+        return scenes
 
     def facts(self) -> dict[str, str]:
         """Return the GPU's name, and how much of its memory PyTorch holds."""
@@ -130,43 +165,45 @@ class CudaPipeline:
             self._lock.release()
 
     def _infer(
-        self, groups: Sequence[Sequence[np.ndarray]], input_height: int, at_input_size: bool, threshold: float
-    ) -> list[Scene]:
+        self, groups: Sequence[Sequence[np.ndarray]], input_height: int, result: _Result, threshold: float
+    ) -> list[tuple[np.ndarray, Timing]]:
         under_way: OrderedDict[_Graph, _Download] = OrderedDict()
-        scenes: list[list[Scene]] = [[] for _ in groups]
+        results: list[list[tuple[np.ndarray, Timing]]] = [[] for _ in groups]
         for number, images in enumerate(groups):
             if len(under_way) == MOST_UNDER_WAY:
-                self._finish(under_way.popitem(last=False)[1], scenes)
+                self._finish(under_way.popitem(last=False)[1], results)
             began = time.perf_counter()
-            graph = self._graph_for(images, input_height, at_input_size)
+            graph = self._graph_for(images, input_height, result)
             if graph in under_way:  # its memory is in use until then
-                self._finish(under_way.pop(graph), scenes)
+                self._finish(under_way.pop(graph), results)
             graph.start(images, threshold)
             under_way[graph] = _Download(number, graph, began, time.perf_counter())
         for download in under_way.values():
-            self._finish(download, scenes)
-        return [scene for group in scenes for scene in group]
+            self._finish(download, results)
+        return [image for group in results for image in group]
 
-    def _finish(self, download: _Download, scenes: list[list[Scene]]) -> None:
-        results = download.graph.wait()
+    def _finish(self, download: _Download, results: list[list[tuple[np.ndarray, Timing]]]) -> None:
+        planes = download.graph.wait()
         waited = time.perf_counter()
         # Upload, network and download are one launch: only their sum can be told from here.
         timing = Timing(download.uploaded - download.began, waited - download.uploaded, 0.0)
-        scenes[download.number] = [Scene(p[0], p[1], p[2], p[3], timing) for p in results]
+        results[download.number] = [(of_image, timing) for of_image in planes]
 
-    def _graph_for(self, images: Sequence[np.ndarray], input_height: int, at_input_size: bool) -> _Graph:
-        key = (len(images), *images[0].shape[:2], input_height, at_input_size)
+    def _graph_for(self, images: Sequence[np.ndarray], input_height: int, result: _Result) -> _Graph:
+        key = (len(images), *images[0].shape[:2], input_height, result)
         graph = self._graphs.pop(key, None)
         if graph is None:
             if len(self._graphs) == KEPT_GRAPHS:
                 self._graphs.popitem(last=False)
-            graph = self._captured((len(images), *images[0].shape), input_height, at_input_size)
+            graph = self._captured((len(images), *images[0].shape), input_height, result)
         self._graphs[key] = graph
         return graph
 
-    def _captured(self, shape: tuple[int, ...], input_height: int, at_input_size: bool) -> _Graph:
+    def _captured(self, shape: tuple[int, ...], input_height: int, result: _Result) -> _Graph:
         def compute(batch: Tensor, threshold: Tensor) -> Tensor:
-            return infer_on_device(batch, threshold, self._network, input_height, at_input_size)
+            if result == "undecided":
+                return leave_undecided_on_device(batch, self._network, input_height)
+            return infer_on_device(batch, threshold, self._network, input_height, result == "input size")
 
         try:
             return _Graph(shape, compute, self._device)

@@ -14,6 +14,7 @@ from sfi_ros.errors import ImageError, OptionError
 from sfi_ros.inference.backends import Model, open_model
 from sfi_ros.inference.images import check_image
 from sfi_ros.inference.scene import Scene
+from sfi_ros.inference.temporal import TemporalFilter
 from sfi_ros.inference.weights import DefaultWeightsMissing
 from sfi_ros.options import INPUT_HEIGHTS, OUTPUT_SIZES
 
@@ -115,25 +116,35 @@ class InferenceEngine:
         return not self.weights_name.startswith("untrained ")
 
     @overload
-    def __call__(self, images: np.ndarray) -> Scene: ...
+    def __call__(self, images: np.ndarray, memory: TemporalFilter | None = None) -> Scene: ...
 
     @overload
-    def __call__(self, images: Sequence[np.ndarray]) -> list[Scene]: ...
+    def __call__(self, images: Sequence[np.ndarray], memory: Sequence[TemporalFilter] | None = None) -> list[Scene]: ...
 
-    def __call__(self, images: np.ndarray | Sequence[np.ndarray]) -> Scene | list[Scene]:
+    def __call__(
+        self,
+        images: np.ndarray | Sequence[np.ndarray],
+        memory: TemporalFilter | Sequence[TemporalFilter] | None = None,
+    ) -> Scene | list[Scene]:
         """Infer one image, or several; neighbours of one size in a list share a batch.
 
         Args:
             images: (H, W, 3) uint8 RGB, or a list of them, of any sizes.
+            memory: of the camera that took the image, or a list of them, one for each image: what it saw before
+                steadies the result. None: each image by itself.
 
         Returns:
             One `Scene`, or a list of them in the same order.
 
         Raises:
             ImageError: anything else; nothing was computed then.
+            OptionError: not one memory for each image.
         """
+        memories = [memory] if isinstance(memory, TemporalFilter) else list(memory or ())
+        if memories and len(memories) != (1 if isinstance(images, np.ndarray) else len(images)):
+            raise OptionError(f"{len(memories)} memories were given; each image needs that of its camera")
         if isinstance(images, np.ndarray):
-            return self._infer([[check_image(images)]])[0]
+            return self._infer([[check_image(images)]], memories)[0]
         if not isinstance(images, Sequence):
             raise ImageError(f"images is a {type(images).__name__}; accepted are an array or a list of arrays")
         groups: list[list[np.ndarray]] = []
@@ -142,7 +153,7 @@ class InferenceEngine:
                 groups[-1].append(image)
             else:
                 groups.append([check_image(image, position)])
-        return self._infer(groups)
+        return self._infer(groups, memories)
 
     def facts(self) -> dict[str, str]:
         """Return what else there is to say about where it runs, such as the GPU's name, for people."""
@@ -152,6 +163,6 @@ class InferenceEngine:
         """Let go of the network and its memory; the engine cannot be used any more."""
         self._pipeline.close()
 
-    def _infer(self, groups: list[list[np.ndarray]]) -> list[Scene]:
+    def _infer(self, groups: list[list[np.ndarray]], memories: Sequence[TemporalFilter]) -> list[Scene]:
         at_input_size = self.output_size == "input"
-        return self._pipeline(groups, self.input_height, at_input_size, self.foreground_threshold)
+        return self._pipeline(groups, self.input_height, at_input_size, self.foreground_threshold, memories)

@@ -11,6 +11,7 @@ from rclpy.node import Node
 
 from sfi_ros.inference.images import check_image
 from sfi_ros.inference.scene import Scene
+from sfi_ros.inference.temporal import TemporalFilter
 from sfi_ros.outputs import SceneView
 from sfi_ros.ros import diagnostics
 from sfi_ros.ros.bit_depth import BitDepth
@@ -37,7 +38,7 @@ class Frame:
         channel: of its camera.
         arrival: as it came.
         image: (H, W, 3) uint8 RGB.
-        output_size, foreground_threshold: for the engine; see there.
+        output_size, foreground_threshold, memory: for the engine; see there.
         began, decoded: `time.monotonic` seconds.
     """
 
@@ -46,6 +47,7 @@ class Frame:
     image: np.ndarray
     output_size: str
     foreground_threshold: float
+    memory: TemporalFilter | None
     began: float
     decoded: float
 
@@ -73,6 +75,7 @@ class Channel:
         self._calibrations: Calibrations | None = None
         self._camera: Camera | None = None
         self._bit_depth = BitDepth(node, self.topics.image)
+        self._memory = TemporalFilter()
 
     @property
     def topics(self) -> CameraTopics:
@@ -98,6 +101,7 @@ class Channel:
         topics = self.topics
         self.monitor.start()
         self._mailbox.clear()
+        self._memory = TemporalFilter()
         self._bit_depth = BitDepth(self._node, topics.image)
         self._calibrations = Calibrations(self._node, topics.camera_info)
         self._log.info(f"active: camera {topics.image}, calibration {topics.camera_info}, results in {topics.name}/")
@@ -184,7 +188,10 @@ class Channel:
         image = check_image(rgb_of(arrival.message, parameters["max_megapixels"], significant_bits))
         self._bit_depth.check(arrival.message, significant_bits)
         size, threshold = parameters["output_size"], parameters["foreground_threshold"]
-        return Frame(self, arrival, image, size, threshold, began, time.monotonic())
+        memory = self._memory if parameters["temporal"] else None
+        if memory is not None:
+            memory.follow(arrival.stamp * 1e-9)
+        return Frame(self, arrival, image, size, threshold, memory, began, time.monotonic())
 
     def publish(self, frame: Frame, scene: Scene, inferred: float) -> None:
         """Publish the scene of a frame that the network was done with at `inferred`, `time.monotonic` seconds."""

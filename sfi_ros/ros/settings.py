@@ -137,6 +137,12 @@ SETTINGS: Final = (
     Setting(
         "foreground_threshold", 0.5, "probability above which a pixel is foreground", range=(0.0, 1.0), per_camera=True
     ),
+    Setting(
+        "temporal",
+        False,
+        "whether what a camera saw before steadies its results (on a CPU 3 ms a frame)",
+        per_camera=True,
+    ),
     Setting("overlay_alpha", 0.5, "share of the class colour in ~/overlay", range=(0.0, 1.0), per_camera=True),
     Setting("max_rate", 0.0, "most frames per second to infer; 0 for no limit", range=(0.0, 1000.0), per_camera=True),
     Setting(

@@ -88,9 +88,10 @@ class Worker:
 
     def _infer(self, frames: Sequence[Frame]) -> None:
         """Infer frames in one call, and publish each."""
-        self._engine.output_size, self._engine.foreground_threshold = _what_the_engine_is_told(frames[0])
+        self._engine.output_size, self._engine.foreground_threshold, _ = _what_the_engine_is_told(frames[0])
+        memories = [frame.memory for frame in frames if frame.memory is not None]
         try:
-            scenes = self._engine([frame.image for frame in frames])
+            scenes = self._engine([frame.image for frame in frames], memories)
         except Exception as error:
             if len(frames) == 1:
                 self._failed(frames[0].channel, error)
@@ -119,10 +120,10 @@ class Worker:
             channel.fail(error)
 
 
-def _what_the_engine_is_told(frame: Frame) -> tuple[str, float]:
-    return frame.output_size, frame.foreground_threshold
+def _what_the_engine_is_told(frame: Frame) -> tuple[str, float, bool]:
+    return frame.output_size, frame.foreground_threshold, frame.memory is not None
 
 
-def _what_shares_a_pass(frame: Frame) -> tuple[tuple[str, float], tuple[int, ...]]:
+def _what_shares_a_pass(frame: Frame) -> tuple[tuple[str, float, bool], tuple[int, ...]]:
     """Frames of one size, side by side in a call of the engine, share a batch."""
     return _what_the_engine_is_told(frame), frame.image.shape

@@ -6,6 +6,7 @@ import shutil
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -15,7 +16,14 @@ from sfi_ros.inference import DEFAULT_WEIGHTS, InferenceEngine
 from sfi_ros.inference.backends import open_model
 from sfi_ros.inference.camera_network import CameraNetwork
 from sfi_ros.inference.compiled_network import KEPT_SIZES, CompiledNetwork
-from sfi_ros.inference.cuda_pipeline import KEPT_GRAPHS, copy_to_pinned, cudnn_tries_its_algorithms, infer_on_device
+from sfi_ros.inference.cuda_pipeline import (
+    KEPT_GRAPHS,
+    copy_to_pinned,
+    cudnn_tries_its_algorithms,
+    infer_on_device,
+    leave_undecided_on_device,
+)
+from sfi_ros.inference.decision import decide_on_host
 from sfi_ros.inference.fused_network import (
     OneDnnConv,
     OneDnnPointwise,
@@ -24,6 +32,7 @@ from sfi_ros.inference.fused_network import (
     rounded,
 )
 from sfi_ros.inference.processor import this_processor
+from sfi_ros.inference.torch_host import resize_by_torch
 from sfi_ros.network import checkpoint, zoo
 from sfi_ros.network.mpi import max_pool_inpaint
 from sfi_ros.network.outputs import SceneLogits
@@ -132,6 +141,12 @@ def test_what_the_gpu_computes_equals_the_cpu_pipeline(street):
         assert np.abs(planes[2].astype(int) - scene.confidence).mean() < 3
         assert np.abs(planes[3].astype(int) - scene.foreground_probability).mean() < 3
         assert np.array_equal(scene.foreground_probability > 127, scene.foreground > 0)
+    grey, *probabilities = leave_undecided_on_device(image[None], network, 64)[0].numpy()
+    resized = resize_by_torch(image.numpy(), grey.shape)
+    assert np.abs(cv2.cvtColor(resized, cv2.COLOR_RGB2GRAY).astype(int) - grey).max() <= 1
+    foreground, background, *_ = decide_on_host(np.stack(probabilities), grey.shape, 0.5)
+    assert (foreground == scene.foreground).mean() > 0.98
+    assert (background == scene.background).mean() > 0.98
 
 
 class Tiny(torch.nn.Module):

@@ -13,6 +13,7 @@ import pytest
 pytest.importorskip("rclpy", reason="ROS 2 is not installed (pip install sfi_ros[ros])")
 
 import rclpy
+from builtin_interfaces.msg import Time as StampMessage
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from ros_harness import Camera, Probe, Process, small_weights, stamp_of, wait_for
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -20,6 +21,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from sfi_ros.frames.encodings import view
 from sfi_ros.geometry.calibration import Calibration, camera_matrix
 from sfi_ros.inference import InferenceEngine
+from sfi_ros.inference.temporal import TemporalFilter
 from sfi_ros.outputs import OUTPUTS
 from sfi_ros.ros.camera_info import camera_info_message
 from sfi_ros.ros.image_messages import image_message
@@ -326,6 +328,32 @@ def test_alpha_and_threshold_change_at_run_time(probe, camera, picture):
         finally:
             assert probe.set("overlay_alpha", 0.5).successful
             assert probe.set("foreground_threshold", 0.5).successful
+
+
+def test_what_a_camera_saw_before_steadies_its_results_if_asked_to(probe, camera, weights):
+    street, memory = SyntheticStreet(seed=3, width=160, height=96), TemporalFilter()
+    engine = InferenceEngine.load(weights, device="cpu", precision="float32")
+    with probe.listen("/inpaint/background_confidence") as results:
+        camera.connect(results)
+        try:
+            assert probe.set("temporal", True).successful
+            differ = 0
+            for step in range(3):
+                image = street.frame(5 + step).image
+                message = camera.message(image)
+                message.header.stamp = StampMessage(
+                    sec=1000, nanosec=step * 100_000_000
+                )
+                camera.send(message)
+                memory.follow(1000 + 0.1 * step)
+                expected, alone = engine(image, memory), engine(image)
+                wanted = stamp_of(message)
+                (result,) = wait_for(lambda wanted=wanted: same_scene([results], wanted), "a result")
+                np.testing.assert_array_equal(view(result), expected.confidence)
+                differ += np.count_nonzero(expected.confidence != alone.confidence)
+            assert differ
+        finally:
+            assert probe.set("temporal", False).successful
 
 
 def test_max_rate(probe, camera, picture):
