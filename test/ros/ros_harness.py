@@ -23,7 +23,8 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from sfi_ros.network import checkpoint, zoo
+from sfi_ros.inference import DEFAULT_WEIGHTS
+from sfi_ros.network import checkpoint
 from sfi_ros.ros.dds import profile_environment
 from sfi_ros.ros.image_messages import compressed_message, image_message
 from sfi_ros.ros.spinning import spun_by_a_thread, start_ros
@@ -87,8 +88,8 @@ def installed_environment(install: Path) -> dict[str, str]:
 
 
 def small_weights(path: Path) -> Path:
-    """A checkpoint that is quick to run; its weights are random."""
-    checkpoint.save(path, zoo.build("fast-mobilenetv2").eval(), input_height=64)
+    """A checkpoint that is quick to run: the weights that ship, for small images."""
+    checkpoint.save(path, checkpoint.load(DEFAULT_WEIGHTS).network, input_height=64)
     return path
 
 

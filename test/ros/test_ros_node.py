@@ -85,6 +85,7 @@ def test_every_topic_carries_what_the_engine_says(probe, camera, picture, weight
         "background_evidence": scene.background + 3 * scene.foreground,
     }
     assert set(expected) == set(IMAGE_RESULTS)
+    assert all(len(np.unique(image)) > 1 for image in expected.values())
     inboxes = [probe.listen(f"/inpaint/{name}") for name in IMAGE_RESULTS]
     camera.connect(*inboxes)
     stamp = camera.show(picture)
@@ -312,8 +313,11 @@ def test_parameters_refuse_with_a_reason(probe, node, name, value, reason):
 
 
 def test_alpha_and_threshold_change_at_run_time(probe, camera, picture):
-    with probe.listen("/inpaint/overlay") as overlays, probe.listen("/inpaint/foreground_mask") as masks:
-        camera.connect(overlays, masks)
+    overlays, masks, probabilities = (
+        probe.listen(f"/inpaint/{name}") for name in ("overlay", "foreground_mask", "foreground_probability")
+    )
+    with overlays, masks, probabilities:
+        camera.connect(overlays, masks, probabilities)
         try:
             assert probe.set("overlay_alpha", 0.0).successful
             assert probe.set("foreground_threshold", 1.0).successful  # no pixel is above it: no outline either
@@ -323,8 +327,9 @@ def test_alpha_and_threshold_change_at_run_time(probe, camera, picture):
             assert view(mask).max() == 0
             assert probe.set("foreground_threshold", 0.0).successful
             stamp = camera.show(picture)
-            (mask,) = wait_for(lambda: same_scene([masks], stamp), "a result")
-            assert view(mask).min() == 255
+            mask, probability = wait_for(lambda: same_scene([masks, probabilities], stamp), "a result")
+            np.testing.assert_array_equal(view(mask) > 0, view(probability) > 0)
+            assert view(mask).mean() > 128
         finally:
             assert probe.set("overlay_alpha", 0.5).successful
             assert probe.set("foreground_threshold", 0.5).successful
@@ -333,7 +338,7 @@ def test_alpha_and_threshold_change_at_run_time(probe, camera, picture):
 def test_what_a_camera_saw_before_steadies_its_results_if_asked_to(probe, camera, weights):
     street, memory = SyntheticStreet(seed=3, width=160, height=96), TemporalFilter()
     engine = InferenceEngine.load(weights, device="cpu", precision="float32")
-    with probe.listen("/inpaint/background_confidence") as results:
+    with probe.listen("/inpaint/foreground_probability") as results:
         camera.connect(results)
         try:
             assert probe.set("temporal", True).successful
@@ -341,16 +346,14 @@ def test_what_a_camera_saw_before_steadies_its_results_if_asked_to(probe, camera
             for step in range(3):
                 image = street.frame(5 + step).image
                 message = camera.message(image)
-                message.header.stamp = StampMessage(
-                    sec=1000, nanosec=step * 100_000_000
-                )
+                message.header.stamp = StampMessage(sec=1000, nanosec=step * 100_000_000)
                 camera.send(message)
                 memory.follow(1000 + 0.1 * step)
                 expected, alone = engine(image, memory), engine(image)
                 wanted = stamp_of(message)
                 (result,) = wait_for(lambda wanted=wanted: same_scene([results], wanted), "a result")
-                np.testing.assert_array_equal(view(result), expected.confidence)
-                differ += np.count_nonzero(expected.confidence != alone.confidence)
+                np.testing.assert_array_equal(view(result), expected.foreground_probability)
+                differ += np.count_nonzero(expected.foreground_probability != alone.foreground_probability)
             assert differ
         finally:
             assert probe.set("temporal", False).successful
