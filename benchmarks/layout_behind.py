@@ -6,8 +6,10 @@ r"""Use of the ground layout: of the road behind objects, how much is called roa
 
 Cells of 0.1 m within 15 m to both sides, in view, whose true background is known; "hidden" are those behind a true
 object. The true background is laid out with the same camera, and by it a cell is road or not; ground behind something
-fixed is none. Beside our network stand two others, made of its own answer outside of its mask: `black` knows nothing
-behind objects, `nearest` fills them with the nearest pixel that is none. A depth camera has no cell there at all.
+fixed is none, and counts where it is called road. "hidden ground" leaves out what is behind something fixed.
+
+Beside our network stand two others, made of its own answer outside of its mask: `black` knows nothing behind objects,
+`nearest` fills them with the nearest pixel that is none. A depth camera has no cell there at all.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from sfi_ros.classes import BACKGROUND_CLASSES, IGNORE
 from sfi_ros.frames.sources import UNSEEN_SEED
 from sfi_ros.geometry.calibration import Calibration
 from sfi_ros.geometry.ground import GroundGrid
-from sfi_ros.geometry.layout import LayoutMaker
+from sfi_ros.geometry.layout import LayoutMaker, lay_out
 from sfi_ros.geometry.pose import CameraPose
 from sfi_ros.inference import DEFAULT_WEIGHTS, InferenceEngine
 from sfi_ros.scores import compare_layouts, iou
@@ -40,6 +42,7 @@ from sfi_ros.synthetic import SyntheticStreet
 from training.data.datasets import Cityscapes, Kitti
 from training.data.sample import Sample
 
+REGIONS = ("hidden", "hidden ground", "seen")
 BANDS = [(4, 10), (10, 20), (20, 40), (4, 20)]
 METHODS = ("this network", "nearest", "black")
 
@@ -131,26 +134,30 @@ def backgrounds(foreground: np.ndarray, background: np.ndarray) -> dict[str, np.
 def measure(name: str, cases: Sequence[Case] | Iterator[Case], engine: InferenceEngine, total: int) -> list[tables.Row]:
     """Return the rows of one set."""
     maker = LayoutMaker(GroundGrid())
-    regions = [(region, band) for region in ("hidden", "seen") for band in BANDS]
+    regions = [(region, band) for region in REGIONS for band in BANDS]
     counts = {(method, *key): np.zeros((2, 3), np.int64) for method in METHODS for key in regions}
     cells = {key: np.zeros(2, np.int64) for key in regions}
     for one in track(cases, description=name, total=total, transient=True):
         scene = engine(one.image)
         height, width = scene.foreground.shape
         table = maker.table(one.calibration, one.pose, (width, height))
+        truth = lay_out(table, one.foreground, one.background)
         for method, background in backgrounds(scene.foreground, scene.background).items():
             layout = maker(one.calibration, one.pose, scene.foreground, background, scene.confidence)
-            found = compare_layouts(table, layout, one.foreground, one.background)
+            found = compare_layouts(table, layout, truth, one.foreground, one.background)
+            places = dict(
+                zip(REGIONS, (found.hidden, found.hidden & (found.truth != IGNORE), ~found.hidden), strict=True)
+            )
             for region, band in regions:
                 near = (found.ranges >= band[0]) & (found.ranges < band[1])
-                where = near & (found.hidden == (region == "hidden"))
+                where = near & places[region]
                 counts[method, region, band] += [found.counts(number, where) for number in (0, 1)]
                 if method == METHODS[0]:
                     cells[region, band] += [int(where.sum()), int(near.sum())]
     return [
         row(name, region, band, method, counts[method, region, band], cells[region, band])
         for region, band in regions
-        for method in (METHODS if region == "hidden" else METHODS[:1])
+        for method in (METHODS[:1] if region == "seen" else METHODS)
     ]
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from sfi_ros.classes import BACKGROUND_CLASSES, IGNORE
 from sfi_ros.geometry.ground_table import GroundTable
-from sfi_ros.geometry.layout import GroundLayout, lay_out
+from sfi_ros.geometry.layout import GroundLayout
 
 
 class RegionScores:
@@ -77,17 +77,21 @@ class LayoutComparison:
 
 
 def compare_layouts(
-    table: GroundTable, layout: GroundLayout, true_foreground: np.ndarray, true_background: np.ndarray
+    table: GroundTable,
+    layout: GroundLayout,
+    truth: GroundLayout,
+    true_foreground: np.ndarray,
+    true_background: np.ndarray,
 ) -> LayoutComparison:
-    """Lay the truth out in the same way, and put the cells of both beside each other.
+    """Put the cells of a layout beside those of the truth, laid out in the same way.
 
     Args:
-        table: that `layout` was made with.
+        table: that both layouts were made with.
         layout: to be judged.
+        truth: what `lay_out` makes of the next two.
         true_foreground, true_background: (H, W) uint8, of the table's image size: 0/1 and classes; cells whose true
             background is 255 are left out.
     """
-    truth = lay_out(table, true_foreground, true_background)
     known = true_background.reshape(-1)[table.pixels] != IGNORE
     cells = table.cells[known]
     return LayoutComparison(

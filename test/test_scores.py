@@ -94,7 +94,7 @@ def table_and_layout() -> tuple[GroundTable, GroundLayout, np.ndarray, np.ndarra
 
 def test_a_layout_of_the_truth_scores_one():
     table, layout, foreground, background = table_and_layout()
-    comparison = compare_layouts(table, layout, foreground, background)
+    comparison = compare_layouts(table, layout, layout, foreground, background)
     scores = LayoutScores()
     scores.add(comparison)
     found = scores.compute()
@@ -105,10 +105,10 @@ def test_a_layout_of_the_truth_scores_one():
 
 
 def test_what_is_missing_behind_objects_is_counted_there():
-    table, _, foreground, background = table_and_layout()
+    table, truth, foreground, background = table_and_layout()
     black = lay_out(table, foreground, np.where(foreground, 255, background).astype(np.uint8))
     scores = LayoutScores()
-    scores.add(compare_layouts(table, black, foreground, background))
+    scores.add(compare_layouts(table, black, truth, foreground, background))
     found = scores.compute()
     assert found["layout_seen_road_iou"] == 1 and found["layout_hidden_road_iou"] == 0
 

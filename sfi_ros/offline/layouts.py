@@ -20,7 +20,6 @@ from sfi_ros.geometry.occupancy import Costs
 from sfi_ros.geometry.pose import CameraPose
 from sfi_ros.inference import Scene
 from sfi_ros.offline.map_files import write_map_server, write_npz
-from sfi_ros.scores import LayoutComparison, compare_layouts
 from sfi_ros.visualization import layout_picture
 
 LAYOUT: Final = "layout"
@@ -160,18 +159,19 @@ class LayoutFolder:
         """Return the names of the frames whose files are all there."""
         return {path.stem for path in self.folder.glob("*.yaml") if self.has(path.stem)}
 
-    def compare(
-        self, frame: Frame, scene: Scene, layout: GroundLayout, true_foreground: np.ndarray, true_background: np.ndarray
-    ) -> LayoutComparison:
-        """Put a layout beside that of the truth, which has the scene's size."""
-        return compare_layouts(self.table(frame, scene), layout, true_foreground, true_background)
 
+def beside(picture: np.ndarray, layout: GroundLayout, width: int | None = None) -> np.ndarray:
+    """Return a picture with the map of a layout at its right.
 
-def beside(picture: np.ndarray, layout: GroundLayout) -> np.ndarray:
-    """Return a picture (H, W, 3) with the map of a layout at its right, of the same height and an even width."""
-    drawn = layout_picture(layout, picture.shape[0])
-    odd = (picture.shape[1] + drawn.shape[1]) % 2
-    return np.hstack([picture, drawn[:, : drawn.shape[1] - odd]])
+    Args:
+        picture: (H, W, 3) uint8 RGB, W may be 0.
+        layout: drawn at the picture's height.
+        width: of the result, filled up with black; default: what both need, or one less where that is odd.
+    """
+    both = np.hstack([picture, layout_picture(layout, picture.shape[0])])
+    if width is None:
+        return both[:, : both.shape[1] // 2 * 2]
+    return cv2.copyMakeBorder(both[:, :width], 0, 0, 0, max(0, width - both.shape[1]), cv2.BORDER_CONSTANT)
 
 
 def _read_own_vehicle(path: Path) -> np.ndarray:

@@ -14,14 +14,14 @@ import numpy as np
 
 from sfi_ros.files import make_folder, write_bytes
 from sfi_ros.frames.frame import Frame
-from sfi_ros.geometry.layout import GroundLayout
+from sfi_ros.geometry.layout import GroundLayout, lay_out
 from sfi_ros.inference import Scene, Timing
 from sfi_ros.offline.layouts import LAYOUT, LayoutFolder, LayoutOptions, beside
 from sfi_ros.offline.prefetch import BackgroundCalls
 from sfi_ros.offline.summary import finite
 from sfi_ros.offline.video import Video
 from sfi_ros.outputs import BACKGROUND, FOREGROUND_MASK, OUTPUTS, OVERLAY, SceneView, output_named
-from sfi_ros.scores import LayoutScores, RegionScores
+from sfi_ros.scores import LayoutScores, RegionScores, compare_layouts
 from sfi_ros.synthetic import SyntheticFrame
 from sfi_ros.visualization import colorize, side_by_side
 
@@ -102,8 +102,15 @@ class PictureFolder:
         layout = self.layouts.make(frame, scene)
         return Shown(beside(overlay, layout), layout)
 
-    def write_comparison(self, frame: Frame, scene: Scene, true_background: np.ndarray) -> None:
+    def write_comparison(
+        self, frame: Frame, scene: Scene, true_background: np.ndarray, layouts: Sequence[GroundLayout] = ()
+    ) -> None:
         """Write camera, results and truth side by side.
+
+        Args:
+            frame, scene: see `write`.
+            true_background: (H, W) uint8 of the scene's size.
+            layouts: that of the scene and that of the truth, or none.
 
         Raises:
             WriteError: it cannot be written.
@@ -115,6 +122,10 @@ class PictureFolder:
             "inpainted background": colorize(scene.background),
             "true background": colorize(true_background),
         }
+        for title, layout in zip(("layout", "layout of the truth"), layouts, strict=False):
+            panels[title] = beside(
+                np.empty((scene.foreground.shape[0], 0, 3), np.uint8), layout, scene.foreground.shape[1]
+            )
         make_folder(self.folder / _COMPARISON)
         self._write(self.folder / _COMPARISON / f"{frame.name}.png", side_by_side(panels))
 
@@ -261,12 +272,14 @@ class Recorder:
         true_foreground = _resized(truth.foreground, scene.foreground.shape)
         true_background = _resized(truth.background, scene.foreground.shape)
         self._scores.add(scene.foreground, scene.background, true_foreground, true_background)
+        layouts: list[GroundLayout] = []
         if self.pictures.layouts is not None and layout is not None:
+            table = self.pictures.layouts.table(frame, scene)
+            layouts = [layout, lay_out(table, true_foreground, true_background)]
             self._layout_scores = self._layout_scores or LayoutScores()
-            compared = self.pictures.layouts.compare(frame, scene, layout, true_foreground, true_background)
-            self._layout_scores.add(compared)
+            self._layout_scores.add(compare_layouts(table, *layouts, true_foreground, true_background))
         if compare:
-            self.pictures.write_comparison(frame, scene, true_background)
+            self.pictures.write_comparison(frame, scene, true_background, layouts)
 
 
 def _resized(truth: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -19,6 +19,7 @@ from sfi_ros.geometry.layout import INFERRED, SEEN
 from sfi_ros.geometry.pose import CameraPose
 from sfi_ros.inference.scene import Scene, Timing
 from sfi_ros.offline.layouts import LayoutFolder, LayoutOptions, beside
+from sfi_ros.offline.recorder import Recorder
 
 pytest_plugins = ["offline_harness"]
 
@@ -128,14 +129,23 @@ def test_wrong_options_are_named(tmp_path, sfi, capsys, wrong):
 
 def test_a_perfect_scene_scores_one(tmp_path):
     frame = next(iter(SyntheticSource()))
-    assert isinstance(frame, Frame) and frame.truth is not None
-    layouts = LayoutFolder(tmp_path, LayoutOptions(grid=GroundGrid(resolution=0.25)))
-    scene = perfect(frame)
-    layout = layouts.make(frame, scene)
-    compared = layouts.compare(frame, scene, layout, frame.truth.foreground, frame.truth.background)
-    assert np.array_equal(compared.predicted, compared.truth)
-    shown = beside(np.zeros((101, 99, 3), np.uint8), layout)
-    assert shown.shape[0] == 101 and shown.shape[1] % 2 == 0
+    assert isinstance(frame, Frame)
+    with Recorder(tmp_path, 10, layout=LayoutOptions(grid=GroundGrid(resolution=0.25))) as recorder:
+        recorder.add(frame, perfect(frame))
+        scores = recorder.finish().scores
+    assert [scores[name] for name in SCORES[:2]] == [1, 1]
+    compared = cv2.imread(str(tmp_path / "comparison" / f"{frame.name}.png"))
+    assert compared.shape[1] == 2 * 512, "six panels, two in a row"
+    assert compared.shape[0] > 3 * 256
+
+
+def test_a_map_fits_beside_a_picture(tmp_path):
+    frame = next(iter(SyntheticSource()))
+    layout = LayoutFolder(tmp_path, LayoutOptions()).make(frame, perfect(frame))
+    picture = np.full((101, 99, 3), 7, np.uint8)
+    shown = beside(picture, layout)
+    assert shown.shape == (101, 174, 3) and (shown[:, :99] == picture).all()
+    assert beside(picture, layout, 300).shape == (101, 300, 3) and (beside(picture, layout, 300)[:, 190:] == 0).all()
 
 
 def test_bags_hold_occupancy_grids(tmp_path, sfi, capsys):
