@@ -29,6 +29,7 @@ from training.configuration import Configuration, ConfigurationError, fingerprin
 from training.data.datasets import DatasetError
 from training.data.sample import collate
 from training.data.sources import validation_set
+from training.drives import DriveSet, learn_from_drives
 from training.learning.checkpoints import BEST, LAST, PRODUCT, SCORES, ScoreLog
 from training.learning.devices import build_fabric
 from training.learning.health import NonFiniteLoss
@@ -52,6 +53,7 @@ Train and print one of the paper's tables (Lu & Dubbelman, RA-L 2020), or one of
   table4   MPI against blacking out, with and without fake masks, at two resolutions
   ablations   the default recipe, and what each of its choices is worth: one thing less, or other, in each row
   quickstart-comparison   the quickstart recipe against blacking out without fake masks, and the untrained network
+  drives      few annotated streets, with and without what unlabelled drives show behind objects (docs/map.md)
 """
 
 EXAMPLES = """\
@@ -63,13 +65,17 @@ examples:
 """
 
 
+DRIVES = "{drives}"
+
+
 @dataclass(frozen=True)
 class Row:
     """One line of a table: what it is called, which settings make it, and what the paper reports for it.
 
     Attributes:
         label: one text for each of the table's headings.
-        overrides: settings on top of the table's configuration.
+        overrides: settings on top of the table's configuration; `DRIVES` in them is the folder of a dataset that the
+            network of the table's first row makes of drives.
         paper: score -> the paper's number, only where it is known for sure.
         trained: False measures the network as it is initialised.
     """
@@ -113,6 +119,7 @@ class Scale:
         settings: file in config/training -> settings for every table that starts from it, behind those of the row.
         paper_networks: further ones for tables 1 and 2, whose networks are large.
         comparable: whether the paper's numbers may stand beside ours.
+        drives: that are learned from in the table of that name.
     """
 
     single_stage: str
@@ -120,6 +127,7 @@ class Scale:
     settings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     paper_networks: tuple[str, ...] = ()
     comparable: bool = False
+    drives: DriveSet = field(default_factory=DriveSet)
 
 
 _TWO_STEPS = (
@@ -161,7 +169,18 @@ SCALES = {
                 "data.train={street: {dataset: synthetic, split: train, drives: 1, frames: 4, pasted: 0.5}}",
                 "data.validation={street: {dataset: synthetic, split: val, drives: 1, frames: 2, pasted: 1.0}}",
             ),
+            "drives.yaml": (
+                *_TWO_STEPS,
+                "data.train.street.drives=1",
+                "data.train.street.frames=4",
+                "data.validation.street.drives=1",
+                "data.validation.street.frames=2",
+                "optimizer.ema_decay=0",
+                "schedule.steps=40",  # fewer, and the network is sure of nothing that could be learned from
+                "schedule.validate_every=40",
+            ),
         },
+        drives=DriveSet(drives=2, frames=3, height=32),
         paper_networks=(
             "network.input_height=32",
             "data.train.street.frames=2",
@@ -189,7 +208,16 @@ SCALES = {
                 "schedule.validate_every=600",
                 "run.loggers=[csv]",
             ),
+            "drives.yaml": (
+                "network.input_height=64",
+                "augmentation.crop=[64, 128]",
+                "schedule.steps=250",
+                "schedule.validate_every=250",
+                "run.accelerator=cpu",
+                "run.loggers=[csv]",
+            ),
         },
+        drives=DriveSet(drives=12, frames=24),
     ),
     "full": Scale(single_stage="paper-resnet18", heights=(128, 256), comparable=True),
 }
@@ -242,6 +270,17 @@ def ablation_rows() -> tuple[Row, ...]:
     return (Row(("nothing",), ()), *(Row((change,), tuple(change.split())) for change in changes))
 
 
+def drive_rows() -> tuple[Row, ...]:
+    """Annotated streets alone, with drives that the network labels itself, with what they showed, with the truth."""
+    drives = "data.train.drives={{dataset: folder, root: {}, true_background: {}}}"
+    return (
+        Row(("annotated streets",), ()),
+        Row(("and drives, what is seen labelled by the network",), (drives.format(DRIVES, "false"),)),
+        Row(("and what the drives showed behind objects",), (drives.format(DRIVES, "true"),)),
+        Row(("annotated streets, with the truth behind objects",), ("data.train.street.true_background=true",)),
+    )
+
+
 def table(name: str, scale: Scale) -> Table:
     """Return the table of that name."""
     low, high = scale.heights
@@ -271,6 +310,9 @@ def table(name: str, scale: Scale) -> Table:
     if name == "ablations":
         title = "Ablations: the default recipe, one thing changed in each row"
         return Table(title, ("changed",), ablation_rows(), configuration="default.yaml", average=1)
+    if name == "drives":
+        title = "Drives: what unlabelled ones teach about the background behind objects"
+        return Table(title, ("trained on",), drive_rows(), configuration="drives.yaml", average=1)
     return Table(
         "Quickstart: what MPI and fake masks are good for",
         ("", "filled with", "fake masks"),
@@ -284,7 +326,7 @@ def table(name: str, scale: Scale) -> Table:
     )
 
 
-TABLE_NAMES = ("table1", "table2", "table3", "table4", "ablations", "quickstart-comparison")
+TABLE_NAMES = ("table1", "table2", "table3", "table4", "ablations", "quickstart-comparison", "drives")
 
 
 def _at(height: int, rows: Sequence[Row]) -> tuple[Row, ...]:
@@ -359,6 +401,11 @@ def untrained_scores(configuration: Configuration) -> dict[str, float]:
     return {score: scores[score] for score in SCORE_COLUMNS}
 
 
+def _drives_folder(wanted: Table, scale: Scale, extra: Sequence[str], root: Path) -> Path:
+    """Return where the dataset lies that the network of the table's first row makes of drives."""
+    return folder_of(configure(wanted, wanted.rows[0], scale, extra), root).resolve() / "drives"
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     options = _parser().parse_intermixed_args(arguments)
@@ -367,6 +414,12 @@ def main(arguments: list[str] | None = None) -> int:
     results: list[tuple[Row, dict[str, float] | str]] = []
     averaged = 0
     try:
+        drives = _drives_folder(wanted, scale, options.overrides, root)
+        rows = [
+            replace(row, overrides=tuple(text.replace(DRIVES, str(drives)) for text in row.overrides))
+            for row in wanted.rows
+        ]
+        wanted = replace(wanted, rows=tuple(rows))
         configurations = [configure(wanted, row, scale, options.overrides) for row in wanted.rows]
         if options.list:
             _print_runs(console, wanted, configurations, root)
@@ -377,6 +430,8 @@ def main(arguments: list[str] | None = None) -> int:
                 results.append((row, untrained_scores(configuration)))
                 continue
             folder = folder_of(configuration, root)
+            if any(source.root == str(drives) for source in configuration.data.train.values()):
+                learn_from_drives(drives.parent / PRODUCT, drives, scale.drives)
             try:
                 ensure_trained(configuration, folder, keep_checkpoints=options.keep_checkpoints)
             except NonFiniteLoss as error:

@@ -10,6 +10,7 @@ from conftest import SHARED
 
 from training import experiments, train
 from training.configuration import ConfigurationError, fingerprint
+from training.data.datasets import Folder
 from training.experiments import SCALES, averaged_scores, configure, folder_of, table
 from training.learning.checkpoints import ScoreLog
 
@@ -193,3 +194,16 @@ def test_list_trains_nothing(tmp_path: Path, capsys: pytest.CaptureFixture) -> N
 def test_a_wrong_setting_is_an_error_and_not_a_traceback(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert experiments.main(["table3", *SMOKE, "--output", str(tmp_path), "schedule.step=3"]) == 2
     assert "did you mean 'schedule.steps'" in capsys.readouterr().err
+
+
+def test_drives_are_labelled_by_the_first_row_and_learned_from(output: Path, capsys: pytest.CaptureFixture) -> None:
+    body = cells(printed(capsys, "drives", output))
+    first = [row[0] for row in body if row[1]]
+    assert first == ["annotated streets", *(row.label[0] for row in experiments.drive_rows()[1:])]
+    (drives,) = output.glob("smoke/*/drives")
+    dataset = Folder(drives)
+    assert len(dataset) == 6 and all(dataset[number].true_background is not None for number in range(6))
+    wanted, scale = table("drives", SCALES["smoke"]), SCALES["smoke"]
+    sources = [configure(wanted, row, scale, ()).data.train for row in wanted.rows]
+    assert [source["street"].true_background for source in sources] == [False, False, False, True]
+    assert [source["drives"].true_background for source in sources[1:3]] == [False, True]
