@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import math
 from collections.abc import Mapping
 from typing import Final
 
@@ -13,7 +14,10 @@ from nav_msgs.msg import MapMetaData, OccupancyGrid
 from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import Float32MultiArray, Header, MultiArrayDimension, MultiArrayLayout
 
+from sfi_ros.classes import IGNORE
+from sfi_ros.errors import OptionError
 from sfi_ros.geometry.ground import GroundGrid
+from sfi_ros.geometry.layout import GroundLayout
 
 try:
     from grid_map_msgs.msg import GridMap
@@ -29,6 +33,25 @@ POINT: Final = np.dtype(
     }
 )
 """A point of ~/ground_points."""
+
+CELL: Final = np.dtype(
+    {
+        "names": ["x", "y", "z", "class", "evidence", "confidence", "depth", "object"],
+        "formats": ["<f4", "<f4", "<f4", "u1", "u1", "u1", "u1", "u1"],
+        "offsets": [0, 4, 8, 12, 13, 14, 15, 16],
+        "itemsize": 20,
+    }
+)
+"""A cell of ~/layout_cells."""
+
+_LAYERS: Final = {
+    "class": "classes",
+    "evidence": "evidence",
+    "confidence": "confidence",
+    "depth": "depth",
+    "object": "objects",
+}
+"""Field of `CELL` -> attribute of a GroundLayout."""
 
 _FIELD_TYPES: Final = {"f": PointField.FLOAT32, "u": PointField.UINT8}
 
@@ -55,20 +78,58 @@ def points_message(points: np.ndarray, frame: str, stamp: Time) -> PointCloud2:
     """Make an organised sensor_msgs/PointCloud2.
 
     Args:
-        points: (H, W) of `POINT`, metres; NaN where there is none.
+        points: (H, W) of `POINT` or `CELL`, metres; NaN where there is none.
         frame: that they are in.
         stamp: of the image.
     """
     height, width = points.shape
     fields = [
         PointField(name=name, offset=offset, datatype=_FIELD_TYPES[kind.kind], count=1)
-        for name, (kind, offset) in POINT.fields.items()
+        for name, (kind, offset) in points.dtype.fields.items()
     ]
     message = PointCloud2(header=Header(stamp=stamp, frame_id=frame), height=height, width=width, fields=fields)
-    message.point_step, message.row_step = POINT.itemsize, POINT.itemsize * width
+    message.point_step, message.row_step = points.itemsize, points.itemsize * width
     message.is_dense = False  # NaN among them
     message.data = _filled(points, "B")
     return message
+
+
+def cells_message(layout: GroundLayout, stamp: Time) -> PointCloud2:
+    """Make all layers of a layout one organised sensor_msgs/PointCloud2, rows along y; z is NaN where nothing is known.
+
+    Args:
+        layout: the layers.
+        stamp: of the image.
+    """
+    cells = np.empty(layout.grid.shape, CELL)
+    cells["x"], cells["y"] = layout.grid.centres()
+    cells["z"] = np.where(layout.classes != IGNORE, np.float32(0), np.float32(np.nan))
+    for field, name in _LAYERS.items():
+        cells[field] = getattr(layout, name)
+    return points_message(cells, layout.grid.frame, stamp)
+
+
+def layout_of(message: PointCloud2) -> GroundLayout:
+    """Return the layout that `cells_message` was made of.
+
+    Raises:
+        OptionError: the message is something else.
+    """
+    rows, columns = message.height, message.width
+    names = [field.name for field in message.fields]
+    wrong = names != list(CELL.names or ()) or message.point_step != CELL.itemsize or message.is_bigendian
+    if wrong or min(rows, columns) < 2 or len(message.data) != rows * columns * CELL.itemsize:
+        raise OptionError("this PointCloud2 holds no layout; it must come from ~/layout_cells of inpaint_node")
+    cells = np.frombuffer(message.data, CELL).reshape(rows, columns)
+    # Whole micrometres: the corners were rounded to float32.
+    resolution = round((float(cells["x"][0, -1]) - float(cells["x"][0, 0])) / (columns - 1), 6)
+    if not (math.isfinite(resolution) and resolution > 0):
+        raise OptionError("the cells of this layout have no size")
+    x_min, y_min = (round(float(cells[axis][0, 0]) - resolution / 2, 6) for axis in ("x", "y"))
+    grid = GroundGrid(
+        x_min, x_min + columns * resolution, y_min, y_min + rows * resolution, resolution, message.header.frame_id
+    )
+    return GroundLayout(grid, **{name: cells[field].copy() for field, name in _LAYERS.items()})
 
 
 def grid_map_message(layers: Mapping[str, np.ndarray], grid: GroundGrid, stamp: Time) -> GridMap:

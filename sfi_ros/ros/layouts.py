@@ -10,7 +10,7 @@ from builtin_interfaces.msg import Time
 from nav_msgs.msg import OccupancyGrid
 from rclpy.node import Node
 from rclpy.publisher import Publisher
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import Image, PointCloud2
 from std_msgs.msg import Header
 
 from sfi_ros.classes import IGNORE
@@ -18,7 +18,7 @@ from sfi_ros.geometry.fusion import fuse
 from sfi_ros.geometry.ground import GroundGrid
 from sfi_ros.geometry.layout import OUT_OF_VIEW, GroundLayout
 from sfi_ros.geometry.occupancy import Costs, occupied_now
-from sfi_ros.ros.ground_messages import GridMap, grid_map_message, occupancy_message
+from sfi_ros.ros.ground_messages import GridMap, cells_message, grid_map_message, occupancy_message
 from sfi_ros.ros.image_messages import image_message
 from sfi_ros.ros.parameters import Parameters
 from sfi_ros.ros.qos import latched_qos, overridable, result_qos
@@ -60,6 +60,7 @@ class Layouts:
             self._publisher(OccupancyGrid, "layout", latched_qos()): self._layout,
             self._publisher(OccupancyGrid, "layout_objects", latched_qos()): self._objects,
             self._publisher(Image, "layout_color", result_qos()): self._color,
+            self._publisher(PointCloud2, "layout_cells", result_qos()): cells_message,
         }
         if GridMap is not None:
             self._makers[self._publisher(GridMap, "layout_map", result_qos())] = self._map

@@ -57,7 +57,7 @@ def test_built_scenes_are_published(built, tmp_path, symlink_install):
     for name in ("launch/inpaint.launch.py", "launch/demo.launch.py", "config/inpaint.yaml", "package.xml"):
         assert (share / name).is_file()
     assert (share / "config" / "fastdds_large_images.xml").read_bytes() == PROFILE.read_bytes()
-    for name in ("inpaint_node", "camera_player", "sfi", "demo"):
+    for name in ("inpaint_node", "camera_player", "map_node", "sfi", "demo"):
         assert os.access(install / "sfi_ros" / "lib" / "sfi_ros" / name, os.X_OK)
     modules = python_path(install)
     assert (modules / "sfi_ros" / "msg" / "__init__.py").is_file()
@@ -115,12 +115,12 @@ def test_a_folder_without_the_package_is_refused(tmp_path):
     assert not (tmp_path / "workspace").exists()
 
 
-@pytest.mark.parametrize("executable", ["inpaint_node", "camera_player"])
+@pytest.mark.parametrize("executable", ["inpaint_node", "camera_player", "map_node"])
 def test_executables_run(built, executable):
     """As `ros2 run` starts them; --help of ROS is not a thing, a parameter of a wrong type is refused at once."""
     install = built(False)
     path = install / "sfi_ros" / "lib" / "sfi_ros" / executable
-    wrong = {"inpaint_node": "lazy:=7", "camera_player": "loop:=7"}[executable]
+    wrong = {"inpaint_node": "lazy:=7", "camera_player": "loop:=7", "map_node": "size:=true"}[executable]
     result = subprocess.run(
         [str(path), "--ros-args", "-p", wrong],
         env=installed_environment(install),
