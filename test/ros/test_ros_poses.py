@@ -159,6 +159,26 @@ def test_from_parameters_of_each_camera(parameters):
         each.close()
 
 
+def test_the_pitch_of_the_imu_is_added_in_steps(parameters, probe):
+    parameters.set(pose__height=1.4, front__pose__imu_mean_over=0.0)
+    poses = CameraPoses(probe.node, parameters.of("front"), "base_footprint")
+    publisher = probe.node.create_publisher(Imu, "/imu", 10)
+    try:
+
+        def pitch(nods):
+            publisher.publish(stamped(Imu(orientation=nodding(nods)), SECOND))
+            pose = poses.of("", SECOND)
+            return None if poses.warning else pose.pitch
+
+        wait_for(lambda: pitch(0.0213), "the IMU's pitch")
+        assert poses.of("", SECOND).pitch == pytest.approx(0.022)
+        assert poses.of("", 2 * SECOND).pitch == 0
+        assert poses.warning.endswith("the nearest message on /imu is 1.00 s away from the image")
+    finally:
+        poses.close()
+        probe.node.destroy_publisher(publisher)
+
+
 def test_without_height_and_without_tf_the_remedy_is_named(parameters):
     try:
         import tf2_ros  # noqa: F401
