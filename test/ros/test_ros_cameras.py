@@ -167,7 +167,7 @@ def test_parameters_of_one_camera_override_those_of_all(probe, front, pictures):
             return view(next(message for message in masks.messages if stamp_of(message) == stamp))
 
         assert probe.set("foreground_threshold", 0.0, node).successful
-        assert shown().min() == 255
+        assert (shown() == 255).mean() > 0.9  # where the probability is not 0
         assert probe.set("front.foreground_threshold", 1.0, node).successful
         assert shown().max() == 0
         assert probe.set("foreground_threshold", 0.5, node).successful
@@ -221,11 +221,11 @@ class Recording(InferenceEngine):
     calls: list
     fails_for = 33
 
-    def __call__(self, images):
+    def __call__(self, images, memory=None):
         self.calls.append((self.output_size, self.foreground_threshold, [image.shape[:2] for image in images]))
         if any(image.shape[0] == self.fails_for for image in images):
             raise RuntimeError("out of memory")
-        return super().__call__(images)
+        return super().__call__(images, memory)
 
 
 @pytest.fixture
