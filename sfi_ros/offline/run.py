@@ -11,7 +11,17 @@ from typing import Final
 
 from sfi_ros.errors import ImageError
 from sfi_ros.files import remove_leftovers
-from sfi_ros.frames.sources import SYNTHETIC, UNSEEN_SEED, Frame, Source, Unreadable, open_source
+from sfi_ros.frames.sources import (
+    SYNTHETIC,
+    UNSEEN_SEED,
+    BagSource,
+    Frame,
+    Source,
+    SyntheticSource,
+    Unreadable,
+    open_source,
+)
+from sfi_ros.geometry.calibration import Calibration
 from sfi_ros.inference import InferenceEngine, Scene
 from sfi_ros.inference.scene import Timing
 from sfi_ros.offline.layouts import LayoutOptions
@@ -56,20 +66,20 @@ class Run(Task):
     ) -> RunSummary:
         """Write foreground/, background/, overlay/, overlay.mp4, layout/ and summary.json; see `Task.infer`."""
         began = time.time()
-        source = self._open()
+        source, layout = self._open()
         resumes = self._claim(engine)
         summary = self._finished() if resumes and before is None else None
         if summary is None:
-            summary = self._record(source, engine, resumes, threads, report or Report(), began, before)
+            summary = self._record(source, layout, engine, resumes, threads, report or Report(), began, before)
         if summary.frames == 0 and not summary.interrupted:
             raise NothingReadable(f"{self.source} gave no readable frame ({len(summary.skipped)} unreadable)")
         return summary
 
     def plan(self, engine: InferenceEngine, workers: int) -> Plan:
         """Divide the frames; see `Task.plan`."""
-        source = self._open()
+        source, layout = self._open()
         resumes = self._claim(engine)
-        resumed = self._pictures().count()
+        resumed = self._pictures(layout).count()
         if self.limit is not None or source.length is None or (resumes and self._finished()):
             return Plan(source.length, [], resumed)
         return Plan(source.length, stretches(source.length, STRETCH, 2 * workers), resumed)
@@ -79,9 +89,10 @@ class Run(Task):
     ) -> list[Timing]:
         """Write the pictures of some frames, and leave video and summary to `infer`; see `Task.infer_stretch`."""
         report = report or Report()
-        part = self._open().part(start, stop)
+        source, layout = self._open()
+        part = source.part(start, stop)
         self._claim(engine)
-        pictures = self._pictures()
+        pictures = self._pictures(layout)
         timings = []
         with (
             BackgroundCalls(1, 2) as encoding,
@@ -96,14 +107,19 @@ class Run(Task):
                 report.progress(done, part.length)
         return timings
 
-    def _open(self) -> Source:
-        if self.layout is not None:
-            known = self.source == SYNTHETIC
-            self.layout.require_camera(calibrated=known, posed=known)
-        return open_source(self.source, topic=self.topic, seed=self.seed)
+    def _open(self) -> tuple[Source, LayoutOptions | None]:
+        """Open the source; return how its frames are laid out, too, with the calibration of a recording."""
+        source = open_source(self.source, topic=self.topic, seed=self.seed)
+        layout = self.layout
+        if layout is not None:
+            knows = isinstance(source, SyntheticSource)
+            if layout.calibration is None and isinstance(source, BagSource) and (recorded := source.calibration()):
+                layout = replace(layout, calibration=Calibration.from_message(recorded))
+            layout.require_camera(calibrated=knows, posed=knows)
+        return source, layout
 
-    def _pictures(self) -> PictureFolder:
-        return PictureFolder(self.output, self.outputs, self.layout)
+    def _pictures(self, layout: LayoutOptions | None) -> PictureFolder:
+        return PictureFolder(self.output, self.outputs, layout)
 
     def _claim(self, engine: InferenceEngine) -> bool:
         settings = {
@@ -122,13 +138,14 @@ class Run(Task):
         summary = RunSummary.read(self.output)
         if summary is None or summary.interrupted or (summary.frames and not (self.output / VIDEO).is_file()):
             return None
-        if self._pictures().count() < summary.frames:
+        if self._pictures(self.layout).count() < summary.frames:
             return None
         return replace(summary, resumed=summary.frames)
 
     def _record(
         self,
         source: Source,
+        layout: LayoutOptions | None,
         engine: InferenceEngine,
         resumes: bool,
         threads: int,
@@ -144,7 +161,7 @@ class Run(Task):
         interrupted = False
         report.progress(0, total)
         with (
-            Recorder(self.output, source.rate, threads, self.outputs, self.layout) as recorder,
+            Recorder(self.output, source.rate, threads, self.outputs, layout) as recorder,
             closing(prefetch(_with_results(source, recorder.pictures if resumes else None))) as items,
         ):
             for item, stored in items:

@@ -169,6 +169,15 @@ def test_bags_hold_occupancy_grids(tmp_path, sfi, capsys):
     assert "--camera" in capsys.readouterr().err
 
 
+def test_pictures_of_a_recording_have_its_calibration(tmp_path, sfi):
+    pytest.importorskip("rosbags", reason="rosbags is not installed (pip install sfi_ros[ros])")
+    from ros_bags import write_bag
+
+    bag, out = write_bag(tmp_path / "in", [np.zeros((64, 96, 3), np.uint8)]), tmp_path / "out"
+    assert sfi("run", bag, "-o", out, "--layout", "--camera", "height=1.2,pitch=0.1") == 0
+    assert len(list((out / "layout").glob("*.npz"))) == 1
+
+
 def test_a_bag_without_calibration_says_so_once(tmp_path, sfi, capsys):
     pytest.importorskip("rosbags", reason="rosbags is not installed (pip install sfi_ros[ros])")
     from ros_bags import read_bag, write_bag
