@@ -92,9 +92,8 @@ class Channel:
             OptionError: see `CameraGround`.
         """
         prefix = self.topics.results
-        self._layouts = layouts
         self._ground = CameraGround(self._node, prefix, self._parameters, layouts.grid)
-        self._results = Results(self._node, weights_name, prefix)
+        self._layouts, self._results = layouts, Results(self._node, weights_name, prefix)
 
     def activate(self) -> None:
         """Listen for calibrations, and from then on to the camera as `follow_demand` says."""

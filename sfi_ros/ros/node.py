@@ -151,11 +151,15 @@ class InpaintNode(LifecycleNode):
         return SUCCESS
 
     def _configure(self) -> None:
-        engine = self._unless_halted(self._load)
-        self._layouts = Layouts(self, self._settings, grid_of(self._settings))
-        for channel in self._channels.values():
-            channel.open(engine.weights_name, self._layouts)
-        self._engine = engine
+        grid = grid_of(self._settings)
+        engine = self._engine = self._unless_halted(self._load)
+        self._layouts = Layouts(self, self._settings, grid)
+        try:
+            for channel in self._channels.values():
+                channel.open(engine.weights_name, self._layouts)
+        except Exception:
+            self._release()
+            raise
         self._configure_problem = ""
         self.get_logger().info(
             f"configured: {engine.weights_name} ({engine.metadata.name}) on {engine.device}, "

@@ -310,6 +310,26 @@ def test_a_camera_is_only_listened_to_while_its_ground_is_wanted(probe, front, r
         wait_for(lambda: rear.subscribers and front.subscribers, "both cameras")
 
 
+def test_what_makes_no_grid_is_named_when_the_node_is_configured(probe, node, front, picture):
+    with probe.listen("/front/inpaint/ground_points", PointCloud2) as points:
+        for step in ("deactivate", "cleanup"):
+            assert probe.transition(step)
+        wrong = {
+            "layout.x_min": (30.0, -15.0, "the grid has no cells"),
+            "rear.layout.own_vehicle": ("1,2", "", "1 corners"),
+        }
+        for name, (value, right, reason) in wrong.items():
+            assert probe.set(name, value).successful
+            assert not probe.transition("configure")
+            assert probe.state() == "unconfigured"
+            probe.await_status(lambda s, r=reason: r in s["message"], reason, "/front/inpaint")
+            wait_for(lambda: points.publishers == 0, "the end of what was opened")
+            assert probe.set(name, right).successful
+        for step in ("configure", "activate"):
+            assert probe.transition(step)
+        front.show_until(lambda: points.messages, "points", picture)
+
+
 def test_where_the_own_vehicle_is(tmp_path):
     assert own_vehicle("") is None
     np.testing.assert_array_equal(own_vehicle("0,719 640,650.5 1279,719"), [[0, 719], [640, 650.5], [1279, 719]])
