@@ -43,7 +43,8 @@ class Jpeg(OpenCvFile):
         pixels = super().decode(flags)
         if pixels is not None and _has_grey_corner(pixels):
             longer = replace(self, data=self.data[: self.end] + _MORE_DATA + self.data[self.end :])
-            if not np.array_equal(pixels, OpenCvFile.decode(longer, flags)):  # more data is read where some was missing
+            again = OpenCvFile.decode(longer, flags)
+            if again is None or not np.array_equal(pixels, again):  # more is read only where something is missing
                 raise ImageError(f"JPEG of {self.width}x{self.height} is damaged: its pixels end before the image does")
         return pixels
 
