@@ -35,6 +35,7 @@ from rich.text import Text
 
 from sfi_ros import __version__
 from sfi_ros.errors import OptionError, SfiError
+from sfi_ros.frames.limits import MAX_SIGNIFICANT_BITS
 from sfi_ros.frames.sources import UNSEEN_SEED
 from sfi_ros.geometry.calibration import Calibration
 from sfi_ros.geometry.ground import GroundGrid
@@ -286,6 +287,13 @@ def _add_camera_options(command: Any) -> None:
 def _add_engine_options(command: argparse.ArgumentParser) -> None:
     _add_engine_choice(command)
     command.add_argument("--size", choices=("input", "network"), default="input", help="size of the results")
+    command.add_argument(
+        "--significant-bits",
+        type=_significant_bits,
+        default=MAX_SIGNIFICANT_BITS,
+        metavar="N",
+        help="of the values of 16-bit images, 8 to 16: 12 for a 12-bit camera that does not shift them (default: 16)",
+    )
     command.add_argument("--limit", type=_positive, metavar="N", help="stop after N frames of a source")
     command.add_argument(
         "--overwrite", action="store_true", help="replace the results of a run with another source or other settings"
@@ -358,6 +366,7 @@ def _run(arguments: argparse.Namespace, signals: StopSignals) -> int:
             arguments.limit,
             arguments.overwrite,
             digest,
+            significant_bits=arguments.significant_bits,
             seed=arguments.seed,
             topic=arguments.topic,
             outputs=tuple(arguments.outputs),
@@ -383,6 +392,7 @@ def _bag(arguments: argparse.Namespace, signals: StopSignals) -> int:
             arguments.limit,
             arguments.overwrite,
             digest,
+            significant_bits=arguments.significant_bits,
             topics=tuple(arguments.topic),
             all_topics=arguments.all_topics,
             outputs=tuple(dict.fromkeys([*arguments.outputs, *[OVERLAY.name] * arguments.overlay])),
@@ -636,6 +646,12 @@ def _noise(text: str) -> tuple[float, float]:
     if not (0 <= percent <= 100 and 0 <= degrees <= 90):
         raise argparse.ArgumentTypeError(f"must be from 0 to 100 % and 0 to 90 degrees per metre, not {text}")
     return percent / 100, math.radians(degrees)
+
+
+def _significant_bits(text: str) -> int:
+    if text not in map(str, range(8, MAX_SIGNIFICANT_BITS + 1)):
+        raise argparse.ArgumentTypeError(f"must be 8 to {MAX_SIGNIFICANT_BITS}, not {text}")
+    return int(text)
 
 
 def _positive(text: str) -> int:

@@ -16,7 +16,7 @@ import numpy as np
 
 from sfi_ros.errors import ImageError
 from sfi_ros.frames.bag_storage import Bag, BagError, is_bag, opened, rosbags_module
-from sfi_ros.frames.encodings import decode_compressed, to_rgb
+from sfi_ros.frames.encodings import decode_compressed, to_rgb, warn_of_depth
 from sfi_ros.frames.frame import Frame, Unreadable
 from sfi_ros.frames.limits import FILE_MEGAPIXELS, MAX_SIGNIFICANT_BITS
 from sfi_ros.frames.names import UniqueNames, printable
@@ -53,13 +53,21 @@ class BagSource:
         path: rosbag2 folder, one of its storage files, or ROS 1 bag.
         topic: of type sensor_msgs/Image or sensor_msgs/CompressedImage; None if there is only one.
         start, stop: images of it.
+        significant_bits: of the values of 16-bit images; see `decoding.upper_eight_bits`.
 
     Raises:
         BagError: no such bag, no such topic, or more than one to choose from.
     """
 
-    def __init__(self, path: str | Path, topic: str | None = None, start: int = 0, stop: int | None = None):
-        self.path, self._start, self._stop = Path(path), start, stop
+    def __init__(
+        self,
+        path: str | Path,
+        topic: str | None = None,
+        start: int = 0,
+        stop: int | None = None,
+        significant_bits: int = MAX_SIGNIFICANT_BITS,
+    ):
+        self.path, self._start, self._stop, self._bits = Path(path), start, stop, significant_bits
         with opened(self.path) as bag:
             images = {c.topic for c in bag.connections if c.msgtype in (IMAGE, COMPRESSED)}
             self.topic = _chosen(self.path, topic, images)
@@ -78,20 +86,18 @@ class BagSource:
 
     def part(self, start: int, stop: int | None = None) -> BagSource:
         """Return some of the images; see `frame.Source`."""
-        return BagSource(self.path, self.topic, self._start + start, self._stop if stop is None else self._start + stop)
+        stop = self._stop if stop is None else self._start + stop
+        return BagSource(self.path, self.topic, self._start + start, stop, self._bits)
 
     def __iter__(self) -> Iterator[Frame | Unreadable]:
         """Decode image after image; see `recorded`."""
         return (recorded.frame for recorded in self.recorded())
 
-    def recorded(self, significant_bits: int = MAX_SIGNIFICANT_BITS) -> Iterator[RecordedFrame]:
+    def recorded(self) -> Iterator[RecordedFrame]:
         """Decode image after image, and tell when it was recorded.
 
         Names are stamps in nanoseconds, or times of recording where a camera sends none, with a number behind them
         where several images have the same.
-
-        Args:
-            significant_bits: of the values of 16-bit images; see `decoding.upper_eight_bits`.
         """
         with opened(self.path) as bag:
             unique, told, at = UniqueNames(), 0, 0
@@ -109,7 +115,9 @@ class BagSource:
                 if name is None:
                     yield RecordedFrame(at, None, Unreadable(place, str(message)))
                 else:
-                    yield RecordedFrame(at, message.header, _frame(message, significant_bits, name, place))
+                    if number == self._start:
+                        warn_of_depth(f"16-bit images on {self.topic} in {printable(self.path)}", message, self._bits)
+                    yield RecordedFrame(at, message.header, _frame(message, self._bits, name, place))
             yield from (RecordedFrame(at, None, loss) for loss in bag.losses[told:])
 
     def calibrations(self) -> Iterator[tuple[int, Any]]:
@@ -199,6 +207,7 @@ def _chosen(path: Path, topic: str | None, images: Collection[str]) -> str:
     if topic is not None and topic not in images:
         raise BagError(f"{printable(path)} has no image topic {topic}; its image topics: {names}")
     if topic is None and len(images) != 1:
-        which = "name one of them" if images else "a camera records sensor_msgs/Image or CompressedImage"
+        choose, none = "name one (sfi: --topic; camera_player: bag_topic)", "cameras record Image or CompressedImage"
+        which = choose if images else none
         raise BagError(f"{printable(path)} has {len(images)} image topics ({names}); {which}")
     return topic or next(iter(images))

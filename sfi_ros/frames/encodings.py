@@ -5,6 +5,7 @@ A view is the message's own memory, never a copy. What cannot be an image raises
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +16,9 @@ import numpy as np
 
 from sfi_ros.errors import ImageError
 from sfi_ros.frames.decoding import decode_deep_photo, decode_photo, upper_eight_bits
-from sfi_ros.frames.limits import MAX_MEGAPIXELS, MAX_SIGNIFICANT_BITS, check_size
+from sfi_ros.frames.limits import FILE_MEGAPIXELS, MAX_MEGAPIXELS, MAX_SIGNIFICANT_BITS, check_size
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -150,7 +153,7 @@ def to_rgb(
         raise ImageError(f"{message.encoding} image of {size} cannot be converted to RGB: {error.err}") from error
 
 
-def used_bits(message: Any) -> int | None:
+def used_bits(message: Any, max_megapixels: float = math.inf) -> int | None:
     """Count the bits that the values of a 16-bit image use, from the low end, 0 to 16.
 
     A sample of the pixels is looked at, and the brightest thousandth of it left out: hot pixels and lines of metadata
@@ -158,6 +161,7 @@ def used_bits(message: Any) -> int | None:
 
     Args:
         message: sensor_msgs/Image or CompressedImage; the latter has to be decoded for it.
+        max_megapixels: larger images are refused.
 
     Returns:
         None for images whose values have eight bits, and for unknown encodings.
@@ -166,9 +170,9 @@ def used_bits(message: Any) -> int | None:
         ImageError: see `view` and `decoding.decode_photo`.
     """
     if hasattr(message, "format"):
-        pixels = decode_deep_photo(message.data, math.inf)
+        pixels = decode_deep_photo(message.data, max_megapixels)
     elif message.encoding in _ENCODINGS:
-        pixels = view(message, math.inf)
+        pixels = view(message, max_megapixels)
     else:
         return None
     if pixels.dtype.itemsize == 1:
@@ -176,6 +180,38 @@ def used_bits(message: Any) -> int | None:
     colors = pixels[..., :3] if pixels.ndim == 3 else pixels  # an opaque alpha channel is full in any camera
     values = np.sort(colors[::7, ::5], axis=None)
     return int(values[-1 - values.size // 1000]).bit_length()
+
+
+def depth_problem(what: str, bits: int, significant_bits: int) -> str | None:
+    """Say what is wrong with 16-bit images whose values use other bits than they are taken to, None if nothing is.
+
+    The network would see black or white.
+
+    Args:
+        what: the images.
+        bits: what `used_bits` counts.
+        significant_bits: what they are taken to have.
+    """
+    used = f"{what} use {bits} bits of each value"
+    if bits > significant_bits:
+        return f"{used}, so with significant_bits = {significant_bits} they are too bright: set it to 16"
+    if bits <= significant_bits - 2:
+        share = 100 * 2.0 ** (bits - significant_bits)
+        return (
+            f"{used} and reach only {share:.3g} % of white; if the camera has 10, 12 or 14 bits at the low end, set "
+            "significant_bits (of sfi: --significant-bits) to that"
+        )
+    return None
+
+
+def warn_of_depth(what: str, message: Any, significant_bits: int) -> None:
+    """Log what `depth_problem` says about a message, for a reader of images that may be the first to look at them."""
+    try:
+        bits = used_bits(message, FILE_MEGAPIXELS)
+    except ImageError:  # which decoding will say
+        return
+    if bits is not None and (problem := depth_problem(what, bits, significant_bits)):
+        _log.warning(problem)
 
 
 def decode_compressed(

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Final
 
 from sfi_ros.errors import ImageError
 from sfi_ros.frames.decoding import decode_photo
+from sfi_ros.frames.encodings import warn_of_depth
 from sfi_ros.frames.frame import Frame, SourceError, Unreadable
-from sfi_ros.frames.limits import FILE_MEGAPIXELS
+from sfi_ros.frames.limits import FILE_MEGAPIXELS, MAX_SIGNIFICANT_BITS
 from sfi_ros.frames.names import is_hidden, names_of_files, natural_order, printable
 
 IMAGE_SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
@@ -25,11 +28,18 @@ class ImageSource:
         paths: of the files.
         rate: at which they were taken, in frames per second.
         names: of the frames; by default those of the files.
+        significant_bits: of the values of 16-bit images; see `decoding.upper_eight_bits`.
     """
 
-    def __init__(self, paths: Sequence[Path], rate: float = 10.0, names: Sequence[str] | None = None):
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        rate: float = 10.0,
+        names: Sequence[str] | None = None,
+        significant_bits: int = MAX_SIGNIFICANT_BITS,
+    ):
         self.names = names_of_files(paths) if names is None else list(names)
-        self.rate, self._paths = rate, list(paths)
+        self.rate, self._paths, self._bits = rate, list(paths), significant_bits
 
     @property
     def length(self) -> int:
@@ -38,12 +48,14 @@ class ImageSource:
 
     def part(self, start: int, stop: int | None = None) -> ImageSource:
         """Return some of the images; see `frame.Source`."""
-        return ImageSource(self._paths[start:stop], self.rate, self.names[start:stop])
+        return ImageSource(self._paths[start:stop], self.rate, self.names[start:stop], self._bits)
 
     def __iter__(self) -> Iterator[Frame | Unreadable]:
         """Read one file after the other; see `decoding.decode_photo`."""
+        if self._paths:
+            _warn_of_depth(self._paths[0], self._bits)
         for name, path in zip(self.names, self._paths, strict=True):
-            yield _read(path, name)
+            yield _read(path, name, self._bits)
 
 
 def images_in(folder: Path) -> list[Path]:
@@ -61,9 +73,16 @@ def images_in(folder: Path) -> list[Path]:
         raise SourceError(f"{printable(folder)} cannot be read: {error.strerror}") from error
 
 
-def _read(path: Path, name: str) -> Frame | Unreadable:
+def _warn_of_depth(path: Path, significant_bits: int) -> None:
+    with suppress(ImageError, OSError):  # which reading it will say
+        message = SimpleNamespace(format="", data=_content(path))
+        warn_of_depth(f"16-bit images such as {printable(path)}", message, significant_bits)
+
+
+def _read(path: Path, name: str, significant_bits: int) -> Frame | Unreadable:
     try:
-        return Frame(name, decode_photo(_content(path), FILE_MEGAPIXELS), place=printable(path))
+        pixels = decode_photo(_content(path), FILE_MEGAPIXELS, significant_bits)
+        return Frame(name, pixels, place=printable(path))
     except ImageError as error:
         return Unreadable(printable(path), str(error))
     except FileNotFoundError:

@@ -96,13 +96,14 @@ class BagRun(Task):
     def _open(self) -> Recording:
         if self.layout is not None:
             self.layout.require_camera(calibrated=True)
-        return Recording(self.source, self.topics, self.all_topics)
+        return Recording(self.source, self.topics, self.all_topics, self.significant_bits)
 
     def _claim(self, engine: InferenceEngine) -> bool:
         settings = {
             **source_settings(self.source),
             **engine_settings(engine, self.weights_digest),
             "limit": self.limit,
+            "significant bits": self.significant_bits,
             "topics": "all" if self.all_topics else list(self.topics),
             "outputs": sorted(self.outputs),
             "compress": self.compress,

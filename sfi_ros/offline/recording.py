@@ -14,7 +14,9 @@ import numpy as np
 from sfi_ros.errors import ImageError
 from sfi_ros.frames.bag_storage import Bag, BagError, opened, storage_files
 from sfi_ros.frames.bags import COMPRESSED, IMAGE, INFO, as_ros2, decode, info_topic
+from sfi_ros.frames.encodings import warn_of_depth
 from sfi_ros.frames.frame import Unreadable
+from sfi_ros.frames.limits import MAX_SIGNIFICANT_BITS
 from sfi_ros.frames.names import printable
 from sfi_ros.geometry.calibration import Calibration, CalibrationError
 
@@ -72,6 +74,7 @@ class Recording:
         path: rosbag2 folder, one of its storage files, or ROS 1 bag.
         topics: of images; empty for the only one.
         all_topics: take all that hold images.
+        significant_bits: of the values of 16-bit images; see `decoding.upper_eight_bits`.
 
     Attributes:
         storage: "mcap" or "sqlite3", the latter for ROS 1 bags, too.
@@ -82,8 +85,14 @@ class Recording:
         BagError: no such bag, no such topic, or not clear which.
     """
 
-    def __init__(self, path: str | Path, topics: Sequence[str] = (), all_topics: bool = False):
-        self._path = Path(path)
+    def __init__(
+        self,
+        path: str | Path,
+        topics: Sequence[str] = (),
+        all_topics: bool = False,
+        significant_bits: int = MAX_SIGNIFICANT_BITS,
+    ):
+        self._path, self._bits = Path(path), significant_bits
         with opened(self._path) as bag:
             images = [each for each in bag.connections if each.msgtype in _IMAGES]
             infos = {each.topic for each in bag.connections if each.msgtype == INFO}
@@ -124,12 +133,25 @@ class Recording:
                 numbers[camera.topic] += 1
                 if wanted(index):
                     number = numbers[camera.topic]
-                    waiting = partial(_recorded_image, index, number, camera, message, infos[camera.info_topic])
+                    waiting = partial(self._recorded_image, index, number, camera, message, infos[camera.info_topic])
                 index += 1
             if waiting is not None:
                 yield waiting()
             for loss in bag.losses:
                 lost(loss)
+
+    def _recorded_image(
+        self, index: int, number: int, camera: Camera, message: _Message, infos: Iterable[_Message]
+    ) -> RecordedImage:
+        image = RecordedImage(index, number, camera, message.at, None, "", None)
+        try:
+            content = message.content
+            if number == 1:
+                warn_of_depth(f"16-bit images on {camera.topic} in {printable(self._path)}", content, self._bits)
+            image = replace(image, header=content.header)
+            return replace(image, pixels=decode(content, self._bits), calibration=_calibration(content.header, infos))
+        except ImageError as error:
+            return replace(image, pixels=str(error))
 
     def _connections(self, bag: Bag) -> list[Any]:
         infos = {camera.info_topic for camera in self.cameras.values()}
@@ -151,17 +173,6 @@ class _Message:
             ImageError: its bytes are damaged.
         """
         return self._bag.deserialize(self._data, self._kind)
-
-
-def _recorded_image(
-    index: int, number: int, camera: Camera, message: _Message, infos: Iterable[_Message]
-) -> RecordedImage:
-    image = RecordedImage(index, number, camera, message.at, None, "", None)
-    try:
-        image = replace(image, header=message.content.header)
-        return replace(image, pixels=decode(message.content), calibration=_calibration(message.content.header, infos))
-    except ImageError as error:
-        return replace(image, pixels=str(error))
 
 
 def _calibration(header: Any, infos: Iterable[_Message]) -> Calibration | CalibrationError | None:

@@ -109,7 +109,7 @@ class Run(Task):
 
     def _open(self) -> tuple[Source, LayoutOptions | None]:
         """Open the source; return how its frames are laid out, too, with the calibration of a recording."""
-        source = open_source(self.source, topic=self.topic, seed=self.seed)
+        source = open_source(self.source, topic=self.topic, seed=self.seed, significant_bits=self.significant_bits)
         layout = self.layout
         if layout is not None:
             knows = isinstance(source, SyntheticSource)
@@ -126,6 +126,7 @@ class Run(Task):
             **source_settings(self.source),
             **engine_settings(engine, self.weights_digest),
             "limit": self.limit,
+            "significant bits": self.significant_bits,
             "seed": self.seed if self.source == SYNTHETIC else None,
             "topic": self.topic,
             "outputs": sorted(self.outputs),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from sfi_ros.errors import SfiError
+from sfi_ros.frames.limits import MAX_SIGNIFICANT_BITS
 from sfi_ros.inference import InferenceEngine, Timing
 from sfi_ros.offline.summary import RunSummary
 
@@ -75,6 +76,7 @@ class Task(ABC):
         limit: stop after so many frames.
         overwrite: replace the results of another run in `output`.
         weights_digest: of the weights' file; see `resume.digest`.
+        significant_bits: of the values of 16-bit images; see `decoding.upper_eight_bits`.
     """
 
     source: str
@@ -82,6 +84,7 @@ class Task(ABC):
     limit: int | None = None
     overwrite: bool = False
     weights_digest: str = ""
+    significant_bits: int = MAX_SIGNIFICANT_BITS
 
     @abstractmethod
     def infer(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image
 
-from sfi_ros.frames.encodings import used_bits
+from sfi_ros.frames.encodings import depth_problem, used_bits
 
 
 class BitDepth:
@@ -31,14 +31,5 @@ class BitDepth:
         self._known_for, self._most = significant_bits, max(bits, most)
         if bits <= most:
             return
-        what = f"16-bit images on {self._topic} use {bits} bits of each value"
-        if bits > significant_bits:
-            self._log.warning(
-                f"{what}, so with significant_bits = {significant_bits} they are too bright: set it to 16"
-            )
-        elif bits <= significant_bits - 2:
-            share = 100 * 2.0 ** (bits - significant_bits)
-            self._log.warning(
-                f"{what} and reach only {share:.3g} % of white; if the camera has 10, 12 or 14 bits at the low end, "
-                "set the parameter significant_bits to that"
-            )
+        if problem := depth_problem(f"16-bit images on {self._topic}", bits, significant_bits):
+            self._log.warning(problem)

@@ -50,7 +50,10 @@ class CameraPlayer(Node):
         source = self._text("source", SYNTHETIC, "folder of images, video, rosbag2 folder, or 'synthetic'")
         topic = self._text("bag_topic", "", "image topic to play of a rosbag2; empty if it has only one")
         seed = self._number("seed", UNSEEN_SEED, "of the synthetic street", 0, 2**31)
-        self._source = open_source(source, topic=topic or None, seed=seed)
+        significant_bits = self._number(
+            "significant_bits", MAX_SIGNIFICANT_BITS, "of the values of 16-bit images, from the low end", 8, 16
+        )
+        self._source = open_source(source, topic=topic or None, seed=seed, significant_bits=significant_bits)
         rate = self._number(
             "rate", 0.0, "frames per second; 0 for the recorded times of a bag or the rate of another source", 0.0, 1e3
         )
@@ -60,9 +63,6 @@ class CameraPlayer(Node):
             "wait_for_subscribers", 0, "begin once so many nodes subscribe to the image", 0, 1000
         )
         self._frame_id = self._text("frame_id", "", "of the published messages; empty for a bag's own, else 'camera'")
-        significant_bits = self._number(
-            "significant_bits", MAX_SIGNIFICANT_BITS, "of the values of 16-bit images in a bag, from the low end", 8, 16
-        )
         transport = self._choice("image_transport", TRANSPORTS, "what to publish")
         self._compress = transport == "compressed"
         self._original_stamps = self._choice("stamps", ("now", "original"), "of the messages") == "original"
@@ -90,7 +90,7 @@ class CameraPlayer(Node):
         )
         self.published = 0
         self.finished = False
-        self._steps = (rounds if loop else steps)(self._source, rate, significant_bits)
+        self._steps = (rounds if loop else steps)(self._source, rate)
         self._playing: Step | None = None  # what was played last
         self._played_at = 0.0  # when that was
         self._broke_off = False

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sfi_ros.frames.encodings import MAX_SIGNIFICANT_BITS
 from sfi_ros.frames.sources import BagSource, Frame, Source, Unreadable
 
 
@@ -27,30 +26,29 @@ class Step:
     header: Any = None
 
 
-def steps(source: Source, rate: float = 0.0, significant_bits: int = MAX_SIGNIFICANT_BITS) -> Iterator[Step]:
+def steps(source: Source, rate: float = 0.0) -> Iterator[Step]:
     """Go through a source once.
 
     Args:
         source: of frames.
         rate: frames per second; 0 for the times of a bag's recording, or the rate of another source.
-        significant_bits: of 16-bit images in a bag; see `decoding.upper_eight_bits`.
     """
     interval = 1 / (rate or source.rate)
     if not isinstance(source, BagSource):
         yield from (Step(interval, frame) for frame in source)
         return
     before: int | None = None
-    for recorded in source.recorded(significant_bits):
+    for recorded in source.recorded():
         gap = interval if rate or before is None else max(recorded.at - before, 0) * 1e-9
         before = recorded.at
         yield Step(gap, recorded.frame, recorded.at, recorded.header)
 
 
-def rounds(source: Source, rate: float = 0.0, significant_bits: int = MAX_SIGNIFICANT_BITS) -> Iterator[Step]:
+def rounds(source: Source, rate: float = 0.0) -> Iterator[Step]:
     """Go through a source again and again, until a round has no frame that can be read; see `steps`."""
     while True:
         readable = False
-        for step in steps(source, rate, significant_bits):
+        for step in steps(source, rate):
             readable = readable or isinstance(step.frame, Frame)
             yield step
         if not readable:

@@ -89,7 +89,7 @@ def test_significant_bits_of_a_bag(tmp_path):
     image = types[kind](header, 1, 2, "mono16", 0, 4, np.array([4095, 2048], "<u2").view(np.uint8))
     with Writer(tmp_path / "deep", version=9) as writer:
         writer.write(writer.add_connection("/image", kind, typestore=STORE), START, STORE.serialize_cdr(image, kind))
-    bag = BagSource(tmp_path / "deep")
-    (dark,), (right,) = steps(bag), steps(bag, significant_bits=12)
+    bag = tmp_path / "deep"
+    (dark,), (right,) = steps(BagSource(bag)), steps(BagSource(bag, significant_bits=12))
     assert dark.frame.image[0, :, 0].tolist() == [15, 8]
     assert right.frame.image[0, :, 0].tolist() == [255, 128]
