@@ -275,6 +275,11 @@ def test_frames_that_ask_for_something_else_do_not(work):
     assert calls == [("input", 0.5, [(96, 160), (96, 160)]), ("network", 0.5, [(96, 160)])]
 
 
+def test_cameras_with_and_without_a_memory_do_not_either(work):
+    calls, _ = work({"front": (96, 160), "left": (96, 160), "rear": (96, 160)}, left__temporal=True)
+    assert calls == [("input", 0.5, [(96, 160), (96, 160)]), ("input", 0.5, [(96, 160)])]
+
+
 def test_the_failure_of_one_is_not_that_of_others(work):
     _, channels = work({"front": (33, 40), "left": (33, 600), "rear": (96, 160)})
     counts = {name: channel.monitor.snapshot() for name, channel in channels.items()}
