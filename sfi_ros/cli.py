@@ -226,14 +226,11 @@ def _add_map(commands: Any) -> None:
         metavar="FOLDER",
         help="write a dataset of the frames, with what lies behind objects as other frames showed it",
     )
-    _add_camera_options(command)
+    _add_ground_options(command)
     command.add_argument("--topic", help="image topic of a recording; default: the only one")
     command.add_argument("--odometry", metavar="TOPIC", help="of nav_msgs/Odometry; default: the only one")
     command.add_argument(
         "--spacing", type=float, default=0.5, metavar="M", help="metres from frame to frame (default: %(default)s)"
-    )
-    command.add_argument(
-        "--resolution", type=float, default=0.1, metavar="M", help="side of a cell (default: %(default)s)"
     )
     command.add_argument(
         "--noise",
@@ -257,7 +254,17 @@ def _add_layout_options(command: argparse.ArgumentParser, does: str) -> None:
         "the ground in metres", "needs the camera's calibration and pose: docs/layout.md"
     )
     layout.add_argument("--layout", action="store_true", help=does)
-    _add_camera_options(layout)
+    _add_ground_options(layout)
+
+
+def _add_ground_options(layout: Any) -> None:
+    layout.add_argument(
+        "--camera",
+        type=_camera_pose,
+        metavar="height=M,...",
+        help="where the camera is on the vehicle: height, x, y in metres, pitch (down), roll, yaw (left) in radians",
+    )
+    layout.add_argument("--calibration", type=Path, metavar="YAML", help="of camera_calibration; default: camera_info")
     layout.add_argument(
         "--grid",
         type=_grid,
@@ -272,16 +279,6 @@ def _add_layout_options(command: argparse.ArgumentParser, does: str) -> None:
         "--own-vehicle", type=Path, metavar="IMAGE", help="not black where the camera sees its own vehicle"
     )
     layout.add_argument("--rectified", action="store_true", help="the images were rectified already")
-
-
-def _add_camera_options(command: Any) -> None:
-    command.add_argument(
-        "--camera",
-        type=_camera_pose,
-        metavar="height=M,...",
-        help="where the camera is on the vehicle: height, x, y in metres, pitch (down), roll, yaw (left) in radians",
-    )
-    command.add_argument("--calibration", type=Path, metavar="YAML", help="of camera_calibration; default: camera_info")
 
 
 def _add_engine_options(command: argparse.ArgumentParser) -> None:
@@ -344,8 +341,10 @@ def _calibration(arguments: argparse.Namespace) -> Calibration | None:
 
 
 def _layout_options(arguments: argparse.Namespace) -> LayoutOptions | None:
-    if not arguments.layout:
-        return None
+    return _ground_options(arguments) if arguments.layout else None
+
+
+def _ground_options(arguments: argparse.Namespace) -> LayoutOptions:
     return LayoutOptions(
         _calibration(arguments),
         arguments.camera,
@@ -416,10 +415,8 @@ def _map(arguments: argparse.Namespace, signals: StopSignals) -> int:
             height=arguments.height,
             topic=arguments.topic,
             odometry=arguments.odometry,
-            calibration=_calibration(arguments),
-            pose=arguments.camera,
         ),
-        GroundGrid(resolution=arguments.resolution),
+        _ground_options(arguments),
         report=arguments.report,
         labels=arguments.labels,
         overwrite=arguments.overwrite,

@@ -17,7 +17,7 @@ from sfi_ros.frames.names import printable
 from sfi_ros.frames.sources import SYNTHETIC, UNSEEN_SEED
 from sfi_ros.geometry.calibration import Calibration
 from sfi_ros.geometry.motion import PlanarPose, Track
-from sfi_ros.geometry.pose import CameraPose
+from sfi_ros.offline.layouts import LayoutOptions
 from sfi_ros.synthetic import SyntheticStreet
 
 ODOMETRY: Final = "nav_msgs/msg/Odometry"
@@ -49,8 +49,6 @@ class DriveOptions:
         seed: of the synthetic street, and of the noise.
         height: of images of the synthetic street, pixels.
         topic, odometry: of a recording's images and of its nav_msgs/Odometry; None for the only one.
-        calibration: of the camera; None for the recorded one.
-        pose: of the camera on the vehicle; the synthetic street knows its own.
     """
 
     spacing: float = 0.5
@@ -60,8 +58,6 @@ class DriveOptions:
     height: int = 256
     topic: str | None = None
     odometry: str | None = None
-    calibration: Calibration | None = None
-    pose: CameraPose | None = None
 
 
 class Drive:
@@ -70,17 +66,18 @@ class Drive:
     Args:
         source: "synthetic" or a recording.
         options: see `DriveOptions`.
+        layout: calibration and pose of the camera; the synthetic street knows its own.
 
     Attributes:
         frame_id: of the frame that the vehicle's poses are in.
         length: frames that will be taken at most; None where that is not known.
 
     Raises:
-        SourceError: no such recording, or one without odometry, calibration or pose of the camera.
-        OptionError: a spacing that is negative.
+        SourceError: no such recording, or one without odometry.
+        OptionError: a spacing that is negative, or a camera whose calibration or pose is not known.
     """
 
-    def __init__(self, source: str, options: DriveOptions):
+    def __init__(self, source: str, options: DriveOptions, layout: LayoutOptions | None = None):
         if not (math.isfinite(options.spacing) and options.spacing >= 0):
             raise OptionError(f"the spacing of frames must be 0 or more metres, not {options.spacing:g}")
         self._options = options
@@ -90,7 +87,7 @@ class Drive:
             self.length = options.limit or SYNTHETIC_FRAMES
             self._frames = _SyntheticFrames(options, self.length)
         elif is_bag(source):
-            recorded = _RecordedFrames(source, options)
+            recorded = _RecordedFrames(source, options, layout or LayoutOptions())
             self._frames, self.frame_id = recorded, recorded.frame_id
         else:
             raise SourceError(f"{printable(source)} has no odometry: map '{SYNTHETIC}', a rosbag2 or a ROS 1 bag")
@@ -134,15 +131,15 @@ class _SyntheticFrames:
 class _RecordedFrames:
     """A recording with odometry."""
 
-    def __init__(self, path: str | Path, options: DriveOptions):
-        self._path, self._options = Path(path), options
+    def __init__(self, path: str | Path, options: DriveOptions, layout: LayoutOptions):
+        self._path, self._options, self._layout = Path(path), options, layout
         self._images = BagSource(path, options.topic)
         self.frame_id = "odom"
         self._track = self._read_track()
         self._told = self._track.noisy(*options.noise, seed=options.seed)
-        self._calibration = options.calibration or self._recorded_calibration()
-        if options.pose is None:
-            raise SourceError(f"where the camera of {printable(path)} is on the vehicle is not known: give --camera")
+        message = self._images.calibration()
+        self._calibration = None if message is None else Calibration.from_message(message)
+        layout.require_camera(calibrated=message is not None)
 
     def __iter__(self) -> Iterator[DriveFrame | Unreadable]:
         last: PlanarPose | None = None
@@ -156,13 +153,9 @@ class _RecordedFrames:
                 yield Unreadable(image.frame.place or image.frame.name, "there is no odometry for its stamp")
             elif last is None or _apart(pose, last) >= self._options.spacing:
                 last = pose
-                yield DriveFrame(replace(image.frame, calibration=self._calibration, pose=self._options.pose), told)
-
-    def _recorded_calibration(self) -> Calibration:
-        message = self._images.calibration()
-        if message is None:
-            raise SourceError(f"{printable(self._path)} has no camera_info of {self._images.topic}: give --calibration")
-        return Calibration.from_message(message)
+                height, width = image.frame.image.shape[:2]
+                calibration, camera = self._layout.camera(self._calibration, None, (width, height))
+                yield DriveFrame(replace(image.frame, calibration=calibration, pose=camera), told)
 
     def _read_track(self) -> Track:
         path, wanted = self._path, self._options.odometry

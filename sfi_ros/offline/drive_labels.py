@@ -20,11 +20,13 @@ import numpy as np
 
 from sfi_ros.classes import BACKGROUND_CLASSES, IGNORE
 from sfi_ros.files import make_folder, write_bytes
-from sfi_ros.geometry.ground import GroundCamera, GroundGrid
+from sfi_ros.geometry.ground import GroundCamera
+from sfi_ros.geometry.ground_table import own_vehicle_mask
 from sfi_ros.geometry.motion import PlanarPose
 from sfi_ros.geometry.sightings import Sightings
 from sfi_ros.inference import Scene
 from sfi_ros.offline.drive import DriveFrame
+from sfi_ros.offline.layouts import LayoutOptions
 
 DATASET: Final = ("images", "labels", "background", "classes.yaml")
 """What the folder holds."""
@@ -63,14 +65,17 @@ class DriveLabels:
 
     Args:
         folder: made if it is not there.
-        grid: of the ground that each frame shows; see `Sightings`.
+        layout: which ground each frame shows, and what of it is the own vehicle, about which nothing is written.
 
     Raises:
         WriteError: something cannot be written; from any method.
+        OptionError: the image of the own vehicle cannot be read.
     """
 
-    def __init__(self, folder: Path, grid: GroundGrid):
-        self._folder, self._sightings = folder, Sightings(grid)
+    def __init__(self, folder: Path, layout: LayoutOptions):
+        self._folder, self._layout = folder, layout
+        self._sightings = Sightings(layout.grid, layout.kerb_height)
+        self._own_vehicle = layout.own_vehicle_image()
         self._frames: list[tuple[str, GroundCamera, PlanarPose]] = []
         for name in DATASET[:3]:
             make_folder(folder / name)
@@ -81,13 +86,18 @@ class DriveLabels:
         frame = item.frame
         assert frame.calibration is not None and frame.pose is not None
         height, width = scene.foreground.shape
-        camera = GroundCamera.of(frame.calibration, frame.pose, (width, height))
-        self._sightings.add(camera, item.vehicle, scene.foreground, scene.background, scene.confidence)
+        size = (width, height)
+        camera = GroundCamera.of(frame.calibration, frame.pose, size, rectified=self._layout.rectified)
+        own = np.zeros((height, width), np.uint8)
+        if self._own_vehicle is not None:
+            own = own_vehicle_mask(self._own_vehicle, frame.calibration.image_size, size)
+        self._sightings.add(camera, item.vehicle, scene.foreground | own, scene.background, scene.confidence)
         labels = np.where(scene.confidence >= _SURE, scene.background, IGNORE).astype(np.uint8)
         labels[scene.foreground != 0] = FOREGROUND
+        labels[own != 0] = IGNORE
         photo = frame.image
         if photo.shape[:2] != labels.shape:
-            photo = cv2.resize(photo, (width, height), interpolation=cv2.INTER_AREA)
+            photo = cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
         self._write("images", frame.name, cv2.cvtColor(photo, cv2.COLOR_RGB2BGR))
         self._write("labels", frame.name, labels)
         self._frames.append((frame.name, camera, item.vehicle))

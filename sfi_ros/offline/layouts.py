@@ -73,8 +73,16 @@ class LayoutOptions:
         Raises:
             OptionError: the image of the own vehicle cannot be read.
         """
-        own_vehicle = None if self.own_vehicle is None else _read_own_vehicle(self.own_vehicle)
+        own_vehicle = self.own_vehicle_image()
         return LayoutMaker(self.grid, own_vehicle, kerb_height=self.kerb_height, rectified=self.rectified)
+
+    def own_vehicle_image(self) -> np.ndarray | None:
+        """Return the image of the own vehicle, (h, w) uint8, None if there is none.
+
+        Raises:
+            OptionError: it cannot be read.
+        """
+        return None if self.own_vehicle is None else _read_own_vehicle(self.own_vehicle)
 
     def camera(
         self, calibration: Calibration | None, pose: CameraPose | None, image_size: tuple[int, int]

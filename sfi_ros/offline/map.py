@@ -17,15 +17,15 @@ from sfi_ros.errors import OptionError
 from sfi_ros.files import write_json
 from sfi_ros.frames.frame import Frame, Unreadable
 from sfi_ros.geometry.agreement import Agreement
-from sfi_ros.geometry.ground import GroundGrid
 from sfi_ros.geometry.ground_map import GroundMap
-from sfi_ros.geometry.layout import INFERRED, SEEN, GroundLayout, LayoutMaker
+from sfi_ros.geometry.layout import INFERRED, SEEN, GroundLayout
 from sfi_ros.geometry.motion import PlanarPose
 from sfi_ros.geometry.whole_map import WholeMap
 from sfi_ros.inference import InferenceEngine, Scene
 from sfi_ros.offline.agreement_report import REPORT_FILES, write_report
 from sfi_ros.offline.drive import Drive, DriveFrame, DriveOptions
 from sfi_ros.offline.drive_labels import DATASET, DriveLabels
+from sfi_ros.offline.layouts import LayoutOptions
 from sfi_ros.offline.map_files import MAP_FILES, write_map
 from sfi_ros.offline.prefetch import prefetch
 from sfi_ros.offline.resume import claim, engine_settings, source_settings
@@ -64,7 +64,7 @@ class MapRun:
         source: "synthetic" or a recording.
         output: folder for map.pgm, map.yaml, map.png, map.npz and summary.json.
         options: how the drive is read.
-        grid: of the layouts of single frames; the map has its resolution.
+        layout: how single frames are laid out; the map has their resolution.
         report: write agreement.json and agreement.html, too.
         labels: folder for a dataset of the drive; None for none.
         overwrite: replace results of another run in the folders.
@@ -74,7 +74,7 @@ class MapRun:
     source: str
     output: Path
     options: DriveOptions = field(default_factory=DriveOptions)
-    grid: GroundGrid = field(default_factory=GroundGrid)
+    layout: LayoutOptions = field(default_factory=LayoutOptions)
     report: bool = False
     labels: Path | None = None
     overwrite: bool = False
@@ -91,11 +91,11 @@ class MapRun:
             NothingReadable: no frame could be used.
         """
         began = time.time()
-        drive = Drive(self.source, self.options)
+        drive = Drive(self.source, self.options, self.layout)
         self._claim(engine)
-        labels = None if self.labels is None else DriveLabels(self.labels, self.grid)
+        labels = None if self.labels is None else DriveLabels(self.labels, self.layout)
         mapped = map_drive(
-            drive, lambda frame: infer_frame(engine, frame), self.grid, report or Report(), labels=labels
+            drive, lambda frame: infer_frame(engine, frame), self.layout, report or Report(), labels=labels
         )
         layout = mapped.layout
         write_map(self.output, layout, np.array([astuple(pose) for pose in mapped.track]))
@@ -127,7 +127,7 @@ class MapRun:
             **source_settings(self.source),
             **engine_settings(engine, self.weights_digest),
             "drive": repr(self.options),
-            "grid": repr(self.grid),
+            **self.layout.settings(),
         }
         results = (*MAP_FILES, *REPORT_FILES)
         claim(self.output, MADE_BY, settings, source=self.source, results=results, overwrite=self.overwrite)
@@ -147,7 +147,7 @@ class MapRun:
 def map_drive(
     drive: Drive,
     infer: Callable[[Frame], Scene | Unreadable],
-    grid: GroundGrid,
+    options: LayoutOptions,
     report: Report,
     labels: DriveLabels | None = None,
 ) -> MappedDrive:
@@ -156,7 +156,7 @@ def map_drive(
     Args:
         drive: frames in order.
         infer: the scene of a frame, or why there is none.
-        grid: of the layouts; the map has its resolution.
+        options: how frames are laid out; the map has their resolution.
         report: where to tell progress.
         labels: gets every frame, too; the caller finishes it.
 
@@ -164,11 +164,12 @@ def map_drive(
         NothingReadable: no frame could be used.
         OptionError: the map is too large for one array.
     """
+    grid = options.grid
     whole = WholeMap(grid.resolution, drive.frame_id)
     # A layout's diagonal fits however it lies, with room to move before the window has to.
     size = 1.5 * float(np.hypot(grid.x_max - grid.x_min, grid.y_max - grid.y_min))
     ground = GroundMap(grid.resolution, size, drive.frame_id, whole.keep)
-    maker = LayoutMaker(grid)
+    maker = options.maker()
     track: list[PlanarPose] = []
     skipped: list[Unreadable] = []
     interrupted = False

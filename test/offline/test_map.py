@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -24,13 +25,14 @@ from sfi_ros.geometry.pose import CameraPose
 from sfi_ros.inference import Scene, Timing
 from sfi_ros.offline.drive import Drive, DriveFrame, DriveOptions
 from sfi_ros.offline.drive_labels import FOREGROUND, DriveLabels
+from sfi_ros.offline.layouts import LayoutOptions
 from sfi_ros.offline.map import MappedDrive, map_drive
 from sfi_ros.offline.task import NothingReadable, Report
 from sfi_ros.synthetic import SyntheticStreet
 from training.data.datasets import Folder
 
 SEED = 4  # a straight street with parked cars
-GRID = GroundGrid(0, 30, -12, 12, 0.2)
+LAYOUT = LayoutOptions(grid=GroundGrid(0, 30, -12, 12, 0.2))
 Sfi = Callable[..., int]
 
 
@@ -49,7 +51,7 @@ def drive(frames: int, noise: tuple[float, float] = (0.0, 0.0), seed: int = SEED
 def mapped(tmp_path_factory: pytest.TempPathFactory) -> tuple[MappedDrive, Path, dict[str, np.ndarray]]:
     """A drive with the noise of wheels and a gyroscope, its dataset, and what is really behind its objects."""
     folder = tmp_path_factory.mktemp("drive") / "labels"
-    labels = DriveLabels(folder, GRID)
+    labels = DriveLabels(folder, LAYOUT)
     truth: dict[str, np.ndarray] = {}
 
     def infer(frame: Frame) -> Scene:
@@ -57,7 +59,7 @@ def mapped(tmp_path_factory: pytest.TempPathFactory) -> tuple[MappedDrive, Path,
         truth[frame.name] = frame.truth.background
         return true_scene(frame)
 
-    result = map_drive(drive(30, (0.01, math.radians(0.1))), infer, GRID, Report(), labels)
+    result = map_drive(drive(30, (0.01, math.radians(0.1))), infer, LAYOUT, Report(), labels)
     counts = labels.finish()
     assert counts.images == len(truth) == 30 and sum(counts.shown.values()) > 0.15 * counts.hidden
     return result, folder, truth
@@ -109,9 +111,25 @@ def test_worse_agreement_where_what_is_inferred_is_wrong() -> None:
         scene.background[scene.foreground != 0] = BACKGROUND_CLASSES.index("road")
         return scene
 
-    agreement = map_drive(drive(10), infer, GRID, Report()).agreement.summary()
+    agreement = map_drive(drive(10), infer, LAYOUT, Report()).agreement.summary()
     assert agreement["by_class"]["road"]["agreement"] > 0.95
     assert agreement["by_class"]["sidewalk"]["agreement"] < 0.2
+
+
+def test_nothing_is_written_about_the_own_vehicle(tmp_path: Path) -> None:
+    bonnet = np.zeros((96, 192), np.uint8)
+    bonnet[80:] = 255
+    cv2.imwrite(str(tmp_path / "bonnet.png"), bonnet)
+    layout = replace(LAYOUT, own_vehicle=tmp_path / "bonnet.png")
+    labels = DriveLabels(tmp_path / "labels", layout)
+    mapped = map_drive(drive(2), true_scene, layout, Report(), labels)
+    labels.finish()
+    for kind in ("labels", "background"):
+        picture = cv2.imread(str(tmp_path / "labels" / kind / "frame_000000.png"), cv2.IMREAD_UNCHANGED)
+        assert (picture[80:] == IGNORE).all() and (picture[:80] != IGNORE).any()
+    x, _ = mapped.layout.grid.centres()
+    all_of_it = map_drive(drive(2), true_scene, LAYOUT, Report()).layout
+    assert x[mapped.layout.classes != IGNORE].min() > all_of_it.grid.x_min + 1
 
 
 def test_frames_that_cannot_be_used_are_named() -> None:
@@ -120,10 +138,10 @@ def test_frames_that_cannot_be_used_are_named() -> None:
     def infer(frame: Frame) -> Scene | Unreadable:
         return Unreadable(frame.name, "too dark") if frame.name == "frame_000000" else true_scene(frame)
 
-    result = map_drive(drive(3), infer, GRID, Report(skipped=lambda *item: seen.append(item)))
+    result = map_drive(drive(3), infer, LAYOUT, Report(skipped=lambda *item: seen.append(item)))
     assert len(result.track) == 2 and seen == [("frame_000000", "too dark")]
     with pytest.raises(NothingReadable):
-        map_drive(drive(1), infer, GRID, Report())
+        map_drive(drive(1), infer, LAYOUT, Report())
     with pytest.raises(OptionError, match="spacing"):
         Drive("synthetic", DriveOptions(spacing=-1))
 
@@ -131,7 +149,7 @@ def test_frames_that_cannot_be_used_are_named() -> None:
 def test_the_command_on_the_synthetic_street(tmp_path: Path, sfi: Sfi, capsys: pytest.CaptureFixture[str]) -> None:
     output, labels = tmp_path / "map", tmp_path / "labels"
     arguments = ("map", "synthetic", "-o", output, "--report", "--labels", labels, "--limit", 6, "--height", 64)
-    arguments += ("--resolution", 0.4, "--noise", "1,0.1")
+    arguments += ("--grid", "0,30,-12,12,0.4", "--noise", "1,0.1")
     assert sfi(*arguments) == 0
     assert "results in" in capsys.readouterr().err
     summary = json.loads((output / "summary.json").read_text())
@@ -163,8 +181,8 @@ def test_a_recording_gives_the_map_of_its_drive(tmp_path: Path, sfi: Sfi, capsys
     street = SyntheticStreet(SEED, 128, 64)
     bag = write_drive(tmp_path / "bag", street, range(0, 24))
     pose = street.pose(0)
-    options = DriveOptions(spacing=1.0, pose=pose)
-    frames = [item for item in Drive(str(bag), options) if isinstance(item, DriveFrame)]
+    options, layout = DriveOptions(spacing=1.0), LayoutOptions(pose=pose)
+    frames = [item for item in Drive(str(bag), options, layout) if isinstance(item, DriveFrame)]
     assert 5 < len(frames) < 24
     numbers = [(int(item.frame.name) - 1_700_000_000 * 10**9) * street.rate / 1e9 for item in frames]
     for number, item in zip(numbers, frames, strict=True):
@@ -172,8 +190,8 @@ def test_a_recording_gives_the_map_of_its_drive(tmp_path: Path, sfi: Sfi, capsys
         assert (item.vehicle.x, item.vehicle.y) == pytest.approx((expected.x, expected.y), abs=1e-6)
         assert item.frame.calibration == street.calibration and item.frame.pose == pose
 
-    command = ("map", bag, "-o", tmp_path / "map", "--resolution", 0.4)
-    assert sfi(*command) == 1 and "give --camera" in capsys.readouterr().err
+    command = ("map", bag, "-o", tmp_path / "map", "--grid", "0,30,-12,12,0.4")
+    assert sfi(*command) == 1 and "--camera height=1.5" in capsys.readouterr().err
     assert sfi(*command, "--camera", f"height={pose.height},pitch={pose.pitch}") == 0
     assert json.loads((tmp_path / "map" / "summary.json").read_text())["frames"] > 10
 
