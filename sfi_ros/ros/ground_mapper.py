@@ -25,6 +25,7 @@ from sfi_ros.geometry.ground_map import GroundMap
 from sfi_ros.geometry.motion import PlanarPose, Track
 from sfi_ros.geometry.occupancy import Costs
 from sfi_ros.ros.ground_messages import layout_of, occupancy_message
+from sfi_ros.ros.parameters import warn_of_unknown
 from sfi_ros.ros.qos import latched_qos, overridable
 from sfi_ros.ros.stamps import nanoseconds
 
@@ -53,6 +54,7 @@ class GroundMapper(Node):
             )
             described.integer_range = [IntegerRange(from_value=-1, to_value=100)]
             self.declare_parameter(f"cost_{name}", cost, described)
+        warn_of_unknown(self)
         self._map: GroundMap | None = None
         self._poses: deque[tuple[int, PlanarPose]] = deque(maxlen=_REMEMBERED)
         self._pending: deque[PointCloud2] = deque(maxlen=_WAITING)

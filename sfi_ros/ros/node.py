@@ -31,7 +31,7 @@ from sfi_ros.ros.channel import Channel
 from sfi_ros.ros.layouts import Layouts, grid_of
 from sfi_ros.ros.logs import RoutedLogs
 from sfi_ros.ros.mailbox import Mailboxes
-from sfi_ros.ros.parameters import Parameters
+from sfi_ros.ros.parameters import Parameters, warn_of_unknown
 from sfi_ros.ros.worker import Worker
 
 SUCCESS, FAILURE, ERROR = (
@@ -63,6 +63,7 @@ class InpaintNode(LifecycleNode):
         self._configure_problem = ""
         self._halted = threading.Event()
         self._settings = Parameters(self, is_configured=lambda: self._engine is not None)
+        warn_of_unknown(self)
         cameras = self._settings.cameras
         self._mailboxes: Mailboxes[Arrival] = Mailboxes(cameras)
         self._channels = {name: Channel(self, name, self._settings.of(name), self._mailboxes[name]) for name in cameras}

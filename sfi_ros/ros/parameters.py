@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import difflib
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any
 
@@ -94,6 +95,23 @@ class CameraParameters:
             if own is not None:
                 return own
         return self._parameters[name]
+
+
+def warn_of_unknown(node: Node) -> None:
+    """Log the names of parameters that were given at start and that the node does not have.
+
+    ROS passes them by in silence, so a name with a typing error would leave the default in place.
+
+    Args:
+        node: has declared all of its parameters.
+    """
+    # rclpy offers them in no other way; what is below qos_overrides is declared with its topic.
+    given: Collection[str] = getattr(node, "_parameter_overrides", ())
+    for name in sorted(given):
+        if not node.has_parameter(name) and not name.startswith("qos_overrides."):
+            near = difflib.get_close_matches(name, node.get_parameters_by_prefix(""), n=1)
+            meant = f"; did you mean {near[0]}?" if near else ""
+            node.get_logger().warning(f"there is no parameter {name}, so its value has no effect{meant}")
 
 
 def _of_camera(setting: Setting, camera: str) -> Setting:

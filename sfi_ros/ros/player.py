@@ -27,6 +27,7 @@ from sfi_ros.frames.sources import SYNTHETIC, UNSEEN_SEED, BagSource, SyntheticS
 from sfi_ros.geometry.calibration import Calibration, CalibrationError, camera_matrix
 from sfi_ros.ros.camera_info import camera_info_message
 from sfi_ros.ros.image_messages import compressed_message, image_message
+from sfi_ros.ros.parameters import warn_of_unknown
 from sfi_ros.ros.qos import overridable, result_qos
 from sfi_ros.ros.timeline import Step, rounds, steps
 from sfi_ros.ros.topics import TRANSPORTS, camera_info_topic, image_topic
@@ -101,6 +102,7 @@ class CameraPlayer(Node):
         self._clock_publisher = self.create_publisher(ClockMessage, "/clock", 10) if publish_clock else None
         if publish_clock:
             self.create_timer(_CLOCK_PERIOD, self._publish_clock, clock=steady)
+        warn_of_unknown(self)
         recorded = ", as recorded," if isinstance(self._source, BagSource) and not rate else ""
         self.get_logger().info(
             f"playing {source} at {rate or self._source.rate:g} frames/s{recorded} on {self._images.topic_name}"
