@@ -21,7 +21,7 @@ from sfi_ros.geometry.layout import GroundLayout, LayoutMaker, lay_out
 from sfi_ros.geometry.pose import CameraPose
 from sfi_ros.inference.scene import Scene
 from sfi_ros.ros.calibrations import Calibrations
-from sfi_ros.ros.ground_messages import POINT, points_message
+from sfi_ros.ros.ground_messages import PointsMessage
 from sfi_ros.ros.parameters import CameraParameters
 from sfi_ros.ros.poses import CameraPoses
 from sfi_ros.ros.qos import overridable, result_qos
@@ -61,6 +61,7 @@ class CameraGround:
         )
         self._poses: CameraPoses | None = None
         self._points: tuple[GroundTable, GroundPoints] | None = None
+        self._cloud: PointsMessage | None = None
         self.problem = self.warning = ""
         self.pose: CameraPose | None = None
 
@@ -140,14 +141,15 @@ class CameraGround:
         return self._maker.table(calibration, poses.of(header.frame_id, stamp), (width, height))
 
     def _publish_points(self, table: GroundTable, layout: GroundLayout, scene: Scene, header: Header) -> None:
+        shape = scene.foreground.shape
         if self._points is None or self._points[0] is not table:
             self._points = table, GroundPoints.of(table)
+        if self._cloud is None or self._cloud.shape != shape:
+            self._cloud = PointsMessage(shape, self._grid.frame)
         ground = self._points[1]
-        points = np.zeros(scene.foreground.shape, POINT)
-        points["class"], points["confidence"] = scene.background, scene.confidence
-        points["evidence"] = evidence = ground.evidence(layout, scene.foreground)
-        points["x"], points["y"], points["z"] = ground.known(evidence)
-        self._publisher.publish(points_message(points, self._grid.frame, header.stamp))
+        evidence = ground.evidence(layout, scene.foreground)
+        points = ground.known(evidence)
+        self._publisher.publish(self._cloud.filled(points, scene.background, evidence, scene.confidence, header.stamp))
 
 
 def own_vehicle(text: str) -> np.ndarray | None:
