@@ -106,11 +106,12 @@ def report(arguments: argparse.Namespace) -> None:
             for way in WAYS:
                 results[way].append(measure(arguments, picture, way))
                 time.sleep(1.0)
-    table.rows = [_row(arguments, way, rounds) for way, rounds in results.items()]
+    table.rows = [row(arguments, way, rounds) for way, rounds in results.items()]
     tables.report(arguments, table, device=str(choose_device(arguments.device)))
 
 
-def _row(arguments: argparse.Namespace, way: str, rounds: list[dict]) -> tables.Row:
+def row(arguments: argparse.Namespace, way: str, rounds: list[dict]) -> tables.Row:
+    """Return the row of one way, of what `measure` returned in each round."""
     counts = np.array([[len(latencies) for latencies in each["latencies"]] for each in rounds])
     milliseconds = [value for each in rounds for latencies in each["latencies"] for value in latencies]
     p50, p95 = map(float, np.percentile(milliseconds, [50, 95])) if milliseconds else (None, None)

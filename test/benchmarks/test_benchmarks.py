@@ -373,13 +373,14 @@ def test_ros_latency_script(tmp_path):
 
 
 def test_ros_cameras_script(tmp_path):
+    """One camera in one process; more of either is more of the same."""
     pytest.importorskip("rclpy", reason="needs ROS 2 (pip install '.[ros]')")
-    path, weights = tmp_path / "ros.json", tmp_path / "small.safetensors"
+    weights, picture = tmp_path / "small.safetensors", tmp_path / "picture.npy"
     checkpoint.save(weights, zoo.build("fast-mobilenetv2").eval(), input_height=64)
-    small = ["--width", "64", "--height", "32", "--rate", "20", "--seconds", "0.5", "--rounds", "1"]
-    ros_cameras.main([*small, "--weights", str(weights), "--device", "cpu", "--json", str(path)])
-    together, apart = json.loads(path.read_text())["tables"][0]["rows"]
-    assert (together["way"], apart["way"]) == ("2, one process", "2, a process each")
-    assert min(together["slowest_s"], apart["slowest_s"]) > 0
-    assert 0 < together["shared_mib"] < apart["shared_mib"]
-    assert together["resident_mib"] < apart["resident_mib"]
+    np.save(picture, np.zeros((32, 64, 3), np.uint8))
+    arguments = argparse.Namespace(cameras=1, rate=20.0, seconds=0.5, weights=str(weights), device="cpu")
+    row = ros_cameras.row(arguments, "one process", [ros_cameras.measure(arguments, picture, "one process")])
+    assert row["way"] == "1, one process"
+    assert 0 < row["slowest_s"] == row["frames_s"] <= 20
+    assert 0 < row["shared_mib"] < row["resident_mib"]
+    assert row["cpu_ms"] > 0
