@@ -62,6 +62,7 @@ class InpaintNode(LifecycleNode):
         self._worker: Worker | None = None
         self._configure_problem = ""
         self._halted = threading.Event()
+        self._has_namesake = False
         self._settings = Parameters(self, is_configured=lambda: self._engine is not None)
         warn_of_unknown(self)
         cameras = self._settings.cameras
@@ -251,7 +252,18 @@ class InpaintNode(LifecycleNode):
         for channel in self._channels.values():
             channel.monitor.time_jumped()
 
+    def _warn_of_namesake(self) -> None:
+        """Say that another node has this one's name, once: both answer its services and publish its topics."""
+        namesakes = self.get_node_names_and_namespaces().count((self.get_name(), self.get_namespace())) - 1
+        if namesakes > 0 and not self._has_namesake:
+            self.get_logger().warning(
+                f"another node is named {self.get_fully_qualified_name()}, too, or was until it was killed seconds "
+                "ago: their results and answers mix; start one with another name or namespace (-r __node:=, -r __ns:=)"
+            )
+        self._has_namesake = namesakes > 0
+
     def _report(self) -> None:
+        self._warn_of_namesake()
         worker = self._worker
         condition = diagnostics.Condition(
             lifecycle=self._state(),

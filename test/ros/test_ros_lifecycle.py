@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 
 import pytest
 
@@ -130,3 +131,15 @@ def test_use_sim_time(probe, tmp_path):
         wait_for(lambda: stamp in overlays.stamps(), "a result")
         assert stamp_of(overlays.messages[-1]) == stamp
         probe.await_status(lambda s: s["state"] in ("active", "stale"), "diagnostics", "/sim")
+
+
+def test_a_second_node_of_the_same_name_is_said_by_both(tmp_path):
+    """ROS lets both run, and mixes what they publish and answer."""
+    said = "another node is named /inpaint, too"
+    start = partial(Process, "inpaint_node", "-p", "autostart:=false")
+    with start(log=tmp_path / "a") as first, start("-r", "__ns:=/rear", log=tmp_path / "c") as elsewhere:
+        assert said not in first.log()
+        with start(log=tmp_path / "b") as second:
+            wait_for(lambda: said in first.log() and said in second.log(), "the warnings")
+        assert "named /rear/inpaint" not in elsewhere.log()
+        assert first.log().count(said) == 1
