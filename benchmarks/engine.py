@@ -47,6 +47,7 @@ COLUMNS = (
     tables.Column("ratio", "ratio", ".1f"),
     tables.Column("p50_ms", "ms p50", ".2f"),
     tables.Column("p95_ms", "p95", ".2f"),
+    tables.Column("p99_ms", "p99", ".2f"),
     tables.Column("preprocess_ms", "pre", ".2f"),
     tables.Column("network_ms", "network", ".2f"),
     tables.Column("postprocess_ms", "post", ".2f"),
@@ -73,7 +74,7 @@ CAMERA_COLUMNS = (
     tables.Column("frames_per_second", "frames/s", ".1f"),
     tables.Column("frames_per_camera", "per camera", ".1f"),
     tables.Column("over_one_camera", "over one camera", ".2f"),
-    *COLUMNS[7:10],
+    *COLUMNS[7:11],
     tables.Column("memory_mb", "memory MB", ".0f"),
 )
 CAMERA_NOTES = (
@@ -176,7 +177,7 @@ def _row(worker: Worker, times: Times, baseline: Times, peak: machine.Machine) -
     }
     if worker.problem or not times.calls:
         return {**row, "problem": worker.problem}
-    p50, p95 = 1e3 * np.percentile(times.calls, [50, 95])
+    p50, p95, p99 = 1e3 * np.percentile(times.calls, [50, 95, 99])
     stages = np.median(times.stages, 0)
     cost = flops.cost(case.network, height, width)
     pixels = case.batch * case.source[0] * case.source[1]
@@ -190,6 +191,7 @@ def _row(worker: Worker, times: Times, baseline: Times, peak: machine.Machine) -
         "frames_per_camera": frames_per_second / case.batch,
         "p50_ms": float(p50),
         "p95_ms": float(p95),
+        "p99_ms": float(p99),
         "preprocess_ms": float(1e3 * stages[0]),
         "network_ms": float(1e3 * stages[1]),
         "postprocess_ms": float(1e3 * stages[2]),

@@ -53,6 +53,7 @@ COLUMNS = (
     tables.Column("installed_mb", "installed MB", ",.0f"),
     tables.Column("import_s", "import s", ".2f"),
     tables.Column("active_s", "start to active s", ".2f"),
+    tables.Column("cpu_s", "CPU s until then", ".2f"),
     tables.Column("resident_mb", "resident MB", ",.0f"),
     tables.Column("private_mb", "of it private MB", ",.0f"),
 )
@@ -98,6 +99,12 @@ def import_seconds(runtime: str) -> float:
     return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
 
 
+def cpu_seconds(process: int) -> float:
+    """Seconds of processors' time that a process has had: what a busy machine changes least."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def node(weights: Path, seconds: float, picture: Path, folder: Path) -> dict[str, float]:
     """Start a node, wait until it is active, give it frames for so many seconds, and look at its memory."""
     environment = {key: value for key, value in os.environ.items() if key not in VARIABLES} | profile_environment()
@@ -110,13 +117,13 @@ def node(weights: Path, seconds: float, picture: Path, folder: Path) -> dict[str
             if process.poll() is not None or time.perf_counter() - began > PATIENCE:
                 raise SystemExit(f"the node did not become active:\n{said}")
             time.sleep(0.01)
-        active = time.perf_counter() - began
+        active, cpu = time.perf_counter() - began, cpu_seconds(process.pid)
         ends = str(Path(__file__).with_name("ros_ends.py"))
         camera = ("camera", "/bench/image", str(PATIENCE), str(picture), str(RATE), str(seconds))
         with _process(ends, *camera, environment=environment, log=folder / "camera.log") as (sender, _):
             sender.wait(PATIENCE + 10 * seconds)
         taken = {"resident_mb": memory.resident(process.pid) / 1e6, "private_mb": memory.private(process.pid) / 1e6}
-    return {"active_s": active, **taken}
+    return {"active_s": active, "cpu_s": cpu, **taken}
 
 
 @contextlib.contextmanager

@@ -4,7 +4,8 @@
     .venv/bin/python benchmarks/mpi.py --device cuda --json out/mpi.json
 
 Each row times both on the same random features and the same mask, in turn; times are medians. The fast result is
-checked to equal Algorithm 1 in every value before anything is timed.
+checked to equal Algorithm 1 in every value before anything is timed. "Alone" are `--calls` calls of the fast one, one
+after the other: what an engine sees, and how even they are.
 
 On a GPU these times are those of a host that waits for each call. Beside them stands what the GPU itself needs: the
 call, with `--compiled` the same within `torch.compile`, and a copy of the features, which reads and writes them once.
@@ -45,6 +46,8 @@ COLUMNS = (
     tables.Column("algorithm_1_ms", "Algorithm 1 ms", ".2f"),
     tables.Column("fast_ms", "fast ms", ".2f"),
     tables.Column("ratio", "ratio", ".0f"),
+    tables.Column("alone_p50_ms", "alone p50 ms", ".2f"),
+    tables.Column("alone_p99_ms", "p99", ".2f"),
 )
 GPU_COLUMNS = (
     tables.Column("device_us", "on the GPU us", ".1f"),
@@ -89,6 +92,20 @@ def paired_medians(
     return statistics.median(times[0]), statistics.median(times[1])
 
 
+def alone(function: Callable[[], Tensor], calls: int, device: torch.device) -> tuple[float, float]:
+    """Median and 99th percentile of the milliseconds of a function that is called again and again."""
+    taken = []
+    for call in range(calls + 3):
+        began = time.perf_counter()
+        function()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        if call >= 3:  # the first ones warm up
+            taken.append((time.perf_counter() - began) * 1e3)
+    p50, p99 = statistics.quantiles(taken, n=100, method="inclusive")[49::49]
+    return p50, p99
+
+
 def graph_microseconds(function: Callable[[Tensor], Tensor], inputs: Sequence[Tensor], repeats: int) -> float:
     """Median microseconds per call on the GPU: all inputs in one CUDA graph, replayed."""
     aside = torch.cuda.Stream()
@@ -129,13 +146,14 @@ class Case:
         return features, street_mask(height, width, self.share).to(device)
 
 
-def measure(case: Case, device: torch.device, repeats: int) -> tables.Row:
+def measure(case: Case, device: torch.device, repeats: int, calls: int) -> tables.Row:
     """One row of the table."""
     features, mask = case.inputs(device)
     _require_exact(mpi.max_pool_inpaint(features, mask), case, features, mask)
     slow, fast = paired_medians(
         lambda: literal(features, mask), lambda: mpi.max_pool_inpaint(features, mask), repeats, device
     )
+    p50, p99 = alone(lambda: mpi.max_pool_inpaint(features, mask), calls, device)
     return {
         "size": "x".join(map(str, case.size)),
         "foreground_share": case.share,
@@ -144,6 +162,8 @@ def measure(case: Case, device: torch.device, repeats: int) -> tables.Row:
         "algorithm_1_ms": slow,
         "fast_ms": fast,
         "ratio": slow / fast,
+        "alone_p50_ms": p50,
+        "alone_p99_ms": p99,
     }
 
 
@@ -186,7 +206,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table, its largest features first."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--repeats", type=int, default=7, help="of both in turn (default: %(default)s)")
+    parser.add_argument("--calls", type=int, default=100, help="of the fast one alone (default: %(default)s)")
     parser.add_argument("--sizes", type=feature_sizes, default=SIZES, metavar="CxHxW,...", help="of the features")
     parser.add_argument("--compiled", action="store_true", help="also within torch.compile, on a GPU")
     tables.add_options(parser)
@@ -198,7 +219,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     name = torch.cuda.get_device_name(device) if on_gpu else f"CPU, {torch.get_num_threads()} threads"
     table = tables.Table(f"mpi {device.type}", f"MPI on {name}", COLUMNS + (GPU_COLUMNS if on_gpu else ()))
     for case in itertools.starmap(Case, itertools.product(options.sizes, SHARES, LAYOUTS, DTYPES[device.type])):
-        row = measure(case, device, options.repeats)
+        row = measure(case, device, options.repeats, options.calls)
         if on_gpu:
             row |= measure_on_the_gpu(case, device, options.repeats, row["algorithm_1_ms"])
         if on_gpu and options.compiled:

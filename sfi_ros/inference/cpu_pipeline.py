@@ -13,6 +13,7 @@ import numpy as np
 from sfi_ros.inference.decision import decide_on_host
 from sfi_ros.inference.scene import Scene, Timing
 from sfi_ros.inference.temporal import TemporalFilter
+from sfi_ros.memory import Recycled
 from sfi_ros.network.image_format import network_size
 
 HostNetwork = Callable[[np.ndarray], np.ndarray]
@@ -25,6 +26,8 @@ Resize = Callable[[np.ndarray, tuple[int, int]], np.ndarray]
 PIXELS_PER_PASS: Final = 2**18
 """Two images of 512x256. What a network makes of more no longer fits the caches: eight such images take longer in one
 pass than in four, and need more memory (docs/performance.md, several cameras)."""
+
+_memory: Final = Recycled()
 
 
 class CpuPipeline:
@@ -86,7 +89,9 @@ class CpuPipeline:
         began = time.perf_counter()
         height, width = images[0].shape[:2]
         small = network_size(height, width, input_height)
-        resized = np.stack([self._resize(image, small) for image in images])
+        resized = _memory.take((len(images), *small, 3))
+        for image, batched in zip(images, resized, strict=True):
+            np.copyto(batched, self._resize(image, small))
         preprocessed = time.perf_counter()
         most = max(1, PIXELS_PER_PASS // (small[0] * small[1]))
         passes = [self._network(resized[first : first + most]) for first in range(0, len(resized), most)]
@@ -103,5 +108,7 @@ class CpuPipeline:
 
 def _as_bytes(probabilities: np.ndarray) -> np.ndarray:
     """(N, 4, h, w) float32 of 0..1 -> uint8 of 0..255, rounded."""
+    planes = _memory.take(probabilities.shape)
     width = probabilities.shape[-1]
-    return cv2.convertScaleAbs(probabilities.reshape(-1, width), alpha=255).reshape(probabilities.shape)
+    cv2.convertScaleAbs(probabilities.reshape(-1, width), dst=planes.reshape(-1, width), alpha=255)
+    return planes

@@ -6,12 +6,17 @@
 from __future__ import annotations
 
 import math
+from typing import Final
 
 import cv2
 import numpy as np
 
+from sfi_ros.memory import Recycled
+
 Planes = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 """In the order of the fields of `Scene`."""
+
+_memory: Final = Recycled()
 
 
 def decide_on_host(probabilities: np.ndarray, size: tuple[int, int], threshold: float) -> Planes:
@@ -26,22 +31,28 @@ def decide_on_host(probabilities: np.ndarray, size: tuple[int, int], threshold: 
         threshold: probability above which a pixel is foreground, 0 to 1.
 
     Returns:
-        Foreground 0 or 1, class, confidence 0..255 and probability of foreground 0..255; each (*size) uint8.
+        Foreground 0 or 1, class, confidence 0..255 and probability of foreground 0..255; each (*size) uint8. They share
+        memory that is used again when nobody holds any of them.
     """
-    planes = probabilities
-    if planes.shape[1:] != size:
-        enlarged = np.empty((len(planes), *size), np.uint8)  # OpenCV's own memory is new to the process every time
-        for plane, out in zip(planes, enlarged, strict=True):
+    decided = _memory.take((4, *size))
+    foreground, classes, confidence, objects = decided
+    if probabilities.shape[1:] == size:
+        np.copyto(objects, probabilities[0])
+        road, sidewalk, other = probabilities[1:]
+    else:
+        enlarged = _memory.take((3, *size))
+        for plane, out in zip(probabilities, (objects, *enlarged), strict=True):
             cv2.resize(plane, size[::-1], dst=out)
-        planes = enlarged
-    objects, road, sidewalk, other = planes
-    best_of_two = np.maximum(road, sidewalk)
-    is_sidewalk = (sidewalk > road).view(np.uint8)
-    is_other = (other > best_of_two).view(np.uint8)
-    classes = np.maximum(is_sidewalk, 2 * is_other, out=is_sidewalk)
-    confidence = np.maximum(best_of_two, other, out=best_of_two)
-    foreground = objects > math.floor(255 * threshold)  # of whole numbers: a comparison with a float is slow
-    return foreground.view(np.uint8), classes, confidence, objects
+        road, sidewalk, other = enlarged
+    is_other = foreground.view(np.bool_)  # until the foreground is decided on
+    np.maximum(road, sidewalk, out=confidence)
+    np.greater(sidewalk, road, out=classes.view(np.bool_))
+    np.greater(other, confidence, out=is_other)
+    np.left_shift(is_other.view(np.uint8), 1, out=foreground)
+    np.maximum(classes, foreground, out=classes)
+    np.maximum(confidence, other, out=confidence)
+    np.greater(objects, math.floor(255 * threshold), out=foreground.view(np.bool_))  # a float would be slow to compare
+    return foreground, classes, confidence, objects
 
 
 def probabilities_of(foreground: np.ndarray, background: np.ndarray) -> np.ndarray:

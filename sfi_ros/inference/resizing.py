@@ -14,8 +14,12 @@ from typing import Final
 import cv2
 import numpy as np
 
+from sfi_ros.memory import Recycled
+
 ROWS_PER_PRODUCT: Final = 4
 """New rows that are one product; of more, most weights would be zero."""
+
+_memory: Final = Recycled()
 
 MOST_MULTIPLICATIONS: Final = 1 << 18
 """In one product: OpenBLAS starts threads for more, which then spin for a while on cores that the network needs."""
@@ -27,8 +31,9 @@ def resize_by_numpy(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     if (height, width) == size:
         return image
     rows = _weighted_rows(image.reshape(height, -1), size[0])
-    columns = cv2.transpose(rows.reshape(size[0], width, 3)).reshape(width, -1)
-    resized = _weighted_rows(columns, size[1])
+    columns = _memory.take((width, size[0], 3), np.float32)
+    cv2.transpose(rows.reshape(size[0], width, 3), dst=columns)
+    resized = _weighted_rows(columns.reshape(width, -1), size[1])
     np.rint(resized, out=resized)
     return cv2.transpose(resized.astype(np.uint8).reshape(size[1], size[0], 3))
 
@@ -38,7 +43,7 @@ def _weighted_rows(rows: np.ndarray, count: int) -> np.ndarray:
     if count == len(rows):
         return rows.astype(np.float32)
     length = rows.shape[1]
-    sums = np.empty((count, length), np.float32)
+    sums = _memory.take((count, length), np.float32)
     for product in _products(len(rows), count):
         step = max(1, MOST_MULTIPLICATIONS // product.weights.size)
         for first in range(0, length, step):

@@ -61,13 +61,14 @@ def _through_cv_bridge(message: Image, max_megapixels: float) -> np.ndarray:
         raise ImageError(f"{what} is unknown here, and cv_bridge cannot convert it: {error}") from error
 
 
-def image_message(pixels: np.ndarray, encoding: str, header: Header) -> Image:
+def image_message(pixels: np.ndarray, encoding: str, header: Header, memory: array.array | None = None) -> Image:
     """Make a sensor_msgs/Image.
 
     Args:
         pixels: (H, W) uint8 for mono8, (H, W, 3) uint8 for rgb8 and bgr8.
         encoding: mono8, rgb8 or bgr8.
         header: stamp and frame of the message; shared, not copied.
+        memory: data of an earlier message that nobody reads any more; used again where it has the right size.
 
     Raises:
         ValueError: pixels that do not fit the encoding.
@@ -77,7 +78,7 @@ def image_message(pixels: np.ndarray, encoding: str, header: Header) -> Image:
         raise ValueError(f"{pixels.shape} {pixels.dtype} is no {encoding}; known are {', '.join(_CHANNELS)}")
     message = Image(header=header, encoding=encoding, height=pixels.shape[0], width=pixels.shape[1])
     message.step = pixels.shape[1] * channels
-    message.data = _filled(pixels)
+    message.data = _filled(pixels, memory)
     return message
 
 
@@ -93,8 +94,11 @@ def compressed_message(pixels: np.ndarray, header: Header, quality: int = 90) ->
     return CompressedImage(header=header, format="rgb8; jpeg compressed bgr8", data=_filled(data))
 
 
-def _filled(pixels: np.ndarray) -> array.array:
+def _filled(pixels: np.ndarray, memory: array.array | None = None) -> array.array:
     """Return pixels as the type that rclpy stores; assigning an ndarray to `.data` would convert every byte."""
+    if memory is not None and len(memory) == pixels.nbytes:
+        np.copyto(np.frombuffer(memory, np.uint8).reshape(pixels.shape), pixels)
+        return memory
     data = array.array("B")
     data.frombytes(np.ascontiguousarray(pixels))
     return data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 from typing import Any
 
 from rclpy.node import Node
@@ -41,6 +42,7 @@ class Results:
         self._images = {output: self._publisher(Image, output.name) for output in OUTPUTS}
         self._camera_info = self._publisher(CameraInfo, "camera_info")
         self._publishers = [*self._images.values(), self._camera_info]
+        self._memory: dict[Output, array.array] = {}
         self._scene: Publisher | None = None
         if InpaintedScene is None:
             node.get_logger().info(
@@ -78,7 +80,9 @@ class Results:
         for output, publisher in self._images.items():
             wanted = _has_subscribers(publisher)
             if wanted or (scene_wanted and output in in_scene):
-                messages[output] = image_message(output.make(view), output.encoding, header)
+                pixels, memory = output.make(view), self._memory.get(output)
+                messages[output] = image_message(pixels, output.encoding, header, memory)
+                self._memory[output] = messages[output].data  # publishing copies it
             if wanted:
                 publisher.publish(messages[output])
         if scene_wanted:

@@ -19,6 +19,7 @@ import torch
 from benchmarks import (
     engine,
     flops,
+    footprint,
     machine,
     offline,
     released,
@@ -384,3 +385,20 @@ def test_ros_cameras_script(tmp_path):
     assert 0 < row["slowest_s"] == row["frames_s"] <= 20
     assert 0 < row["shared_mib"] < row["resident_mib"]
     assert row["cpu_ms"] > 0
+
+
+def test_footprint_script(tmp_path):
+    pytest.importorskip("rclpy", reason="needs ROS 2 (pip install '.[ros]')")
+    from onnx_models import declared, model, written
+
+    exported = written(declared(model()), tmp_path / "small.onnx", record={"max_side": 1024})
+    path = tmp_path / "footprint.json"
+    small = ["--repeats", "1", "--seconds", "0.5", "--source", "96x64"]
+    footprint.main(["--runtimes", "light", "--exported", str(exported), *small, "--json", str(path)])
+    (row,) = json.loads(path.read_text())["tables"][0]["rows"]
+    assert (row["runtime"], row["weights"]) == ("light", "small.onnx")
+    assert 50 < row["installed_mb"] < footprint.installed_bytes("torch") / 1e6
+    assert row["import_s"] > 0
+    assert row["cpu_s"] > 0
+    assert row["active_s"] > 0
+    assert 0 < row["private_mb"] < row["resident_mb"]

@@ -5,7 +5,9 @@ Masks and positions are NumPy's, features PyTorch's: of many small steps, NumPy'
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from typing import Final
 
 import numpy as np
 import torch
@@ -13,9 +15,12 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sfi_ros.memory import Recycled
 from sfi_ros.network.mpi.inputs import dilate, memory_format
 
 FAR = 1 << 30  # farther than any pixel: no background found
+
+_memory: Final = Recycled()
 
 
 def fill_by_rings(features: Tensor, mask: Tensor, fill_ring: bool) -> Tensor:
@@ -29,7 +34,7 @@ def fill_by_rings(features: Tensor, mask: Tensor, fill_ring: bool) -> Tensor:
         fill_ring: whether the ring that the dilation adds is filled, too.
     """
     n, c, h, w = features.shape
-    rows = features.new_empty(n, h * w, c)
+    rows = _taken((n, h * w, c), features.dtype)
     for row, image in zip(rows, features, strict=True):
         row.copy_(image.flatten(1).t())  # two dimensions at a time: PyTorch's fast transposition knows no others
     rows = rows.view(n * h * w, c)
@@ -49,10 +54,17 @@ def fill_by_rings(features: Tensor, mask: Tensor, fill_ring: bool) -> Tensor:
     filled = rows.view(n, h, w, c).permute(0, 3, 1, 2)
     if memory_format(features) == torch.channels_last:
         return filled
-    out = torch.empty_like(features, memory_format=torch.contiguous_format)
+    out = _taken(features.shape, features.dtype)
     for target, row in zip(out, rows.view(n, h * w, c), strict=True):
         target.view(c, h * w).copy_(row.t())
     return out
+
+
+def _taken(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Return a tensor whose memory is used again when nothing refers to it any more."""
+    if 0 in shape:
+        return torch.empty(shape, dtype=dtype)
+    return torch.from_numpy(_memory.take((math.prod(shape) * dtype.itemsize,))).view(dtype).view(shape)
 
 
 def _distance(foreground: NDArray[np.bool_]) -> NDArray[np.int32]:
