@@ -51,7 +51,7 @@ bench: setup
 	$(BIN)/python benchmarks/engine.py --networks fast-mobilenetv2 --cameras 1,2,4 --seconds 2 $(call report,cameras)
 	$(BIN)/python benchmarks/training.py $(call report,training)
 
-# The default weights for vehicles without PyTorch: published beside the checkpoint, not kept in the repository.
+# The default weights for vehicles without PyTorch; to be made again, and committed, whenever the checkpoint changes.
 WEIGHTS := sfi_ros/weights/default
 
 weights: setup

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -88,6 +89,19 @@ def test_setup_installs_from_the_constraints():
     assert set(re.search(r"\.\[(.+?)\]", install).group(1).split(",")) <= set(EXTRAS)
 
 
+def with_what_they_require(lines: list[str]) -> set[str]:
+    """Names of the packages of some requirements, and of all that these need, as installed here."""
+    names: set[str] = set()
+    waiting = [Requirement(line) for line in lines]
+    while waiting:
+        requirement = waiting.pop()
+        name = canonicalize_name(requirement.name)
+        if name not in names and (requirement.marker is None or requirement.marker.evaluate({"extra": ""})):
+            names.add(name)
+            waiting += map(Requirement, importlib.metadata.requires(name) or ())
+    return names
+
+
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory) -> Path:
     """A folder with what `pip install` makes of a source distribution; its dependencies are this environment's."""
@@ -128,6 +142,26 @@ def test_the_installed_package_has_every_file(installed):
     assert set(package_files(installed / "sfi_ros")) == set(package_files(ROOT / "sfi_ros"))
     assert not (installed / "training").exists()
     assert not (installed / "test").exists()
+
+
+def test_sfi_works_with_nothing_but_the_required_packages(installed, tmp_path):
+    """As in a new environment after `pip install .`: every package that an extra adds is missing."""
+    required = with_what_they_require(PROJECT["dependencies"])
+    modules = [
+        module
+        for module, packages in importlib.metadata.packages_distributions().items()
+        if not required & {canonicalize_name(package) for package in packages} and module != "sfi_ros"
+    ]
+    assert "torch" in modules
+    code = f"""
+import sys
+sys.modules.update(dict.fromkeys({modules}))
+from sfi_ros.cli import main
+sys.exit(main(["run", "synthetic", "-o", "out", "--limit", "3"]))
+"""
+    run(installed, tmp_path, "-c", code)
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (summary["frames"], summary["weights"]) == (3, "default.onnx")
 
 
 def test_sfi_works_outside_a_checkout(installed, tmp_path):

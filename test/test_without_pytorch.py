@@ -11,7 +11,8 @@ import pytest
 from onnx_models import declared, model, written
 from without_pytorch import run_without_pytorch
 
-from sfi_ros.inference import DEFAULT_WEIGHTS, weights
+from sfi_ros.inference import DEFAULT_WEIGHTS, InferenceEngine, weights
+from sfi_ros.inference.weights import DEFAULT_EXPORT
 from sfi_ros.synthetic import SyntheticStreet
 
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
@@ -72,6 +73,15 @@ def test_what_needs_pytorch_says_so_in_one_line(command, tmp_path):
     assert result.stderr.startswith("error: ")
     assert "needs PyTorch, which is not installed: pip install 'sfi_ros[torch]'" in result.stderr
     assert result.stderr.strip().count("\n") == 0
+
+
+def test_the_exported_weights_that_ship_are_those_of_the_checkpoint():
+    checkpoint, export = (InferenceEngine.load(path, precision="float32") for path in (DEFAULT_WEIGHTS, DEFAULT_EXPORT))
+    assert export.metadata == checkpoint.metadata
+    image = SyntheticStreet(seed=3, width=512, height=256).frame(5).image
+    expected, scene = checkpoint(image), export(image)
+    for plane in ("foreground", "background"):
+        assert (getattr(scene, plane) == getattr(expected, plane)).mean() > 0.999
 
 
 def test_default_weights_without_pytorch_are_the_exported_ones(tmp_path, monkeypatch):
