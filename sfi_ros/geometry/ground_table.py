@@ -35,7 +35,7 @@ class GroundTable:
 
     Attributes:
         camera, grid: as given.
-        cells: (V,) intp, flat indices of the cells in view.
+        cells: (V,) intp, flat indices of the cells in view, in the order of the pixels that they read.
         pixels: (V,) intp, flat index of the pixel that each reads: the one that its centre falls into.
         raised_pixels: (V,) intp, the same if the cell lies one kerb higher.
         ranges: (V,) float32, metres on the ground from the point below the camera.
@@ -67,7 +67,8 @@ class GroundTable:
         self._own = None if own_vehicle is None else own_vehicle.ravel() != 0
         x, y = grid.centres()
         pixels = self._seen(x.ravel(), y.ravel())
-        self.cells = np.flatnonzero(pixels >= 0)
+        seen = np.flatnonzero(pixels >= 0)
+        self.cells = seen[np.argsort(pixels[seen], kind="stable")]  # masks are large: they are read from front to back
         self.pixels = pixels[self.cells]
         x, y = x.ravel()[self.cells], y.ravel()[self.cells]
         raised = self._seen(x, y, kerb_height)
