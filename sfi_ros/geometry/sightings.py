@@ -22,7 +22,7 @@ from sfi_ros.geometry.tiles import Tiles
 
 _ROAD: Final = BACKGROUND_CLASSES.index("road")
 _OTHER: Final = BACKGROUND_CLASSES.index("other")
-_UNDECIDED: Final = 0.5  # probability of a class up to which a pixel is no vote
+_UNDECIDED: Final = 1 / len(BACKGROUND_CLASSES)  # probability of a class up to which a pixel is no vote
 _VOTES: Final = 1.5  # fewer, each of 0 to 1, decide nothing
 _MAJORITY: Final = 0.8  # share of the votes for a class that decides
 _BORDER: Final = 0.012  # of the image's height: so near to an object no pixel votes

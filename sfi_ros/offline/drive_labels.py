@@ -1,16 +1,19 @@
 """What a drive teaches: its photos with the class behind objects as other frames showed it, as a dataset to train on.
 
     images/NAME.png        the photo
-    labels/NAME.png        what is seen: 0 road, 1 sidewalk, 2 other, 10 foreground, 255 not known
+    labels/NAME.png        what is seen: 0 road, 1 sidewalk, 2 other, 10 foreground, 255 not known or doubtful
     background/NAME.png    what lies behind the foreground: 0, 1, 2, and 255 where no frame showed it
     classes.yaml           says so; `dataset: folder` of training/ reads all of it
 
-Foreground and visible classes are what the network said; visible ones only where it was sure. What lies behind objects
-is not its opinion of this frame, but what it saw in others that had no object in the way; see `geometry.sightings`.
+Foreground and visible classes are what the network said; visible ones only where it was sure, or as sure as in the
+surer half of what it took for that class in this drive: a class that it is never sure of would have no label, and who
+is trained on the others unlearns it. What lies behind objects is not its opinion of this frame, but what others showed
+that had no object in the way; see `geometry.sightings`.
 """
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -31,10 +34,14 @@ from sfi_ros.offline.layouts import LayoutOptions
 DATASET: Final = ("images", "labels", "background", "classes.yaml")
 """What the folder holds."""
 
+SCRATCH: Final = ".scenes"
+"""What a drive that was killed leaves there, too."""
+
 FOREGROUND: Final = 10
 """Label id of objects."""
 
 _SURE: Final = round(0.9 * 255)  # confidence from which on a visible class is written
+_SURER: Final = 0.5  # share of the pixels of each class that is written whatever the confidence
 _CLASSES: Final = f"""# Written by `sfi map --labels`: see docs/map.md.
 background:
   road: [0]
@@ -76,8 +83,9 @@ class DriveLabels:
         self._folder, self._layout = folder, layout
         self._sightings = Sightings(layout.grid, layout.kerb_height)
         self._own_vehicle = layout.own_vehicle_image()
+        self._confidences = np.zeros((len(BACKGROUND_CLASSES), 256), np.int64)  # pixels by class and confidence
         self._frames: list[tuple[str, GroundCamera, PlanarPose]] = []
-        for name in DATASET[:3]:
+        for name in (*DATASET[:3], SCRATCH):
             make_folder(folder / name)
         write_bytes(folder / DATASET[3], _CLASSES.encode())
 
@@ -92,25 +100,33 @@ class DriveLabels:
         if self._own_vehicle is not None:
             own = own_vehicle_mask(self._own_vehicle, frame.calibration.image_size, size)
         self._sightings.add(camera, item.vehicle, scene.foreground | own, scene.background, scene.confidence)
-        labels = np.where(scene.confidence >= _SURE, scene.background, IGNORE).astype(np.uint8)
-        labels[scene.foreground != 0] = FOREGROUND
-        labels[own != 0] = IGNORE
         photo = frame.image
-        if photo.shape[:2] != labels.shape:
+        if photo.shape[:2] != scene.foreground.shape:
             photo = cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
         self._write("images", frame.name, cv2.cvtColor(photo, cv2.COLOR_RGB2BGR))
-        self._write("labels", frame.name, labels)
+        visible = np.where(scene.foreground != 0, np.uint8(FOREGROUND), scene.background)
+        visible[own != 0] = IGNORE
+        for number, counts in enumerate(self._confidences):
+            counts += np.bincount(scene.confidence[visible == number], minlength=256)
+        self._write(SCRATCH, frame.name, cv2.merge([visible, scene.confidence, own]))
         self._frames.append((frame.name, camera, item.vehicle))
 
     def finish(self) -> LabelCounts:
-        """Write what lies behind the objects of all frames."""
+        """Write what is seen, and what lies behind the objects, of all frames."""
         counts = np.zeros(256, np.int64)
+        sure = np.zeros(256, np.uint8)
+        sure[: len(BACKGROUND_CLASSES)] = [_sure_from(pixels) for pixels in self._confidences]
         for name, camera, vehicle in self._frames:
-            labels = cv2.imdecode(np.fromfile(self._path("labels", name), np.uint8), cv2.IMREAD_UNCHANGED)
-            foreground = (labels == FOREGROUND).astype(np.uint8)
+            scratch = self._path(SCRATCH, name)
+            scene = cv2.imdecode(np.fromfile(scratch, np.uint8), cv2.IMREAD_UNCHANGED)
+            visible, confidence, own = cv2.split(scene)
+            self._write("labels", name, np.where(confidence >= sure[visible], visible, IGNORE).astype(np.uint8))
+            foreground = ((visible == FOREGROUND) & (own == 0)).astype(np.uint8)
             behind = self._sightings.behind(camera, vehicle, foreground)
             counts += np.bincount(behind[foreground != 0], minlength=256)
             self._write("background", name, behind)
+            scratch.unlink()
+        shutil.rmtree(self._folder / SCRATCH, ignore_errors=True)
         shown = {name: int(counts[number]) for number, name in enumerate(BACKGROUND_CLASSES)}
         return LabelCounts(len(self._frames), int(counts.sum()), shown)
 
@@ -120,3 +136,10 @@ class DriveLabels:
     def _write(self, kind: str, name: str, picture: np.ndarray) -> None:
         _, encoded = cv2.imencode(".png", picture)
         write_bytes(self._path(kind, name), encoded.data)
+
+
+def _sure_from(pixels: np.ndarray) -> int:
+    """Return the confidence from which on a class is written, of its pixels by confidence (256,)."""
+    surer = np.cumsum(pixels[::-1])[::-1]  # pixels at least so sure
+    enough = np.flatnonzero(surer >= _SURER * pixels.sum())
+    return min(_SURE, int(enough[-1])) if pixels.any() else _SURE

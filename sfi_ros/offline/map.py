@@ -24,7 +24,7 @@ from sfi_ros.geometry.whole_map import WholeMap
 from sfi_ros.inference import InferenceEngine, Scene
 from sfi_ros.offline.agreement_report import REPORT_FILES, write_report
 from sfi_ros.offline.drive import Drive, DriveFrame, DriveOptions
-from sfi_ros.offline.drive_labels import DATASET, DriveLabels
+from sfi_ros.offline.drive_labels import DATASET, SCRATCH, DriveLabels
 from sfi_ros.offline.layouts import LayoutOptions
 from sfi_ros.offline.map_files import MAP_FILES, write_map
 from sfi_ros.offline.prefetch import prefetch
@@ -139,7 +139,7 @@ class MapRun:
                 _LABELS_MADE_BY,
                 settings,
                 source=self.source,
-                results=DATASET,
+                results=(*DATASET, SCRATCH),
                 overwrite=self.overwrite,
             )
 

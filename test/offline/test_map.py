@@ -24,7 +24,7 @@ from sfi_ros.geometry.layout import SEEN
 from sfi_ros.geometry.pose import CameraPose
 from sfi_ros.inference import Scene, Timing
 from sfi_ros.offline.drive import Drive, DriveFrame, DriveOptions
-from sfi_ros.offline.drive_labels import FOREGROUND, DriveLabels
+from sfi_ros.offline.drive_labels import FOREGROUND, DriveLabels, _sure_from
 from sfi_ros.offline.layouts import LayoutOptions
 from sfi_ros.offline.map import MappedDrive, map_drive
 from sfi_ros.offline.task import NothingReadable, Report
@@ -130,6 +130,15 @@ def test_nothing_is_written_about_the_own_vehicle(tmp_path: Path) -> None:
     x, _ = mapped.layout.grid.centres()
     all_of_it = map_drive(drive(2), true_scene, LAYOUT, Report()).layout
     assert x[mapped.layout.classes != IGNORE].min() > all_of_it.grid.x_min + 1
+
+
+def test_each_class_is_labelled_where_the_network_is_surest_of_it() -> None:
+    pixels = np.zeros(256, int)
+    assert _sure_from(pixels) == round(0.9 * 255), "a class that never occurs"
+    pixels[100:120] = 10
+    assert _sure_from(pixels) == 110, "the surer half"
+    pixels[250] = 10_000
+    assert _sure_from(pixels) == round(0.9 * 255), "or all of which it is sure"
 
 
 def test_frames_that_cannot_be_used_are_named() -> None:
