@@ -14,17 +14,18 @@ import difflib
 import hashlib
 import inspect
 import json
+import math
 import re
 import types
 import typing
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
-import yaml
-
 from sfi_ros.errors import SfiError
+from training import yaml_text
 
 PAPER_CLASS_WEIGHTS: Final = (1.0, 5.81867525, 0.78376658)
 """Cross-entropy weights of road, sidewalk and other in the released code."""
@@ -333,12 +334,12 @@ def load(path: str | Path, overrides: Iterable[str] = ()) -> Configuration:
     """
     path = Path(path)
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        tree = yaml_text.parse(path.read_text(encoding="utf-8")) or {}
     except OSError as error:
         raise ConfigurationError(f"cannot read the configuration {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"{path} is not UTF-8 text ({error.reason}): save it as UTF-8") from error
-    except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: a date such as 2024-13-45
+    except ValueError as error:
         raise ConfigurationError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(tree, dict):
         raise ConfigurationError(f"{path} must hold a mapping of sections, found {type(tree).__name__}")
@@ -444,8 +445,8 @@ def _apply(tree: dict[str, Any], override: str) -> None:
             raise ConfigurationError(f"override {override!r}: {parent} is a value, not a section")
         tree = child
     try:
-        tree[last] = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        tree[last] = yaml_text.parse(text)
+    except ValueError as error:
         raise ConfigurationError(f"override {override!r}: the value is not valid YAML: {error}") from error
 
 
@@ -498,10 +499,9 @@ def _convert_tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[
 
 def _scalar(kind: type, value: Any, where: str) -> Any:
     if kind is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
-        try:
-            return float(value)  # YAML reads 1e-4 as a string
-        except ValueError:
-            pass
+        with suppress(ValueError, OverflowError):
+            if math.isfinite(number := float(value)):  # YAML reads 1e-4 as a string
+                return number
     elif kind is str and isinstance(value, (str, int, float)) and not isinstance(value, bool):
         return str(value)
     elif type(value) is kind:

@@ -19,6 +19,7 @@ import yaml
 from lightning.fabric.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from sfi_ros.errors import SfiError
+from sfi_ros.files import make_folder
 from sfi_ros.network import checkpoint
 from sfi_ros.options import experimental
 from training.check_data import check_dataset
@@ -132,7 +133,7 @@ def run(configuration: Configuration, *, resume: str | None = None, overwrite: b
             validation_share=images / configuration.data.batch_size,
         )
     if fabric.is_global_zero:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         (folder / "config.yaml").write_text(yaml.safe_dump(as_dictionary(configuration), sort_keys=False))
         print(_summary(configuration, data, learner, schedule), flush=True)
         for warning in filter(None, (*_experimental_settings(configuration), label_warning)):

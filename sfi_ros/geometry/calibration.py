@@ -90,7 +90,7 @@ class Calibration:
         if not (self.k[0] > 0 and self.k[4] > 0):
             raise CalibrationError(f"the focal lengths in K are {self.k[0]:g} and {self.k[4]:g}; both must be positive")
         if not (0 < self.width <= _LARGEST_NUMBER and 0 < self.height <= _LARGEST_NUMBER):
-            raise CalibrationError(f"its image size is {self.width}x{self.height}; both must be positive")
+            raise CalibrationError(f"its image size is {self.width}x{self.height}; both must be 1 to {_LARGEST_NUMBER}")
 
     @classmethod
     def pinhole(cls, width: int, height: int, camera_matrix: np.ndarray) -> Calibration:
@@ -262,6 +262,9 @@ def _matrix(document: dict[str, Any], name: str) -> tuple[float, ...]:
     matrix = document[name]
     if not isinstance(matrix, dict) or not isinstance(matrix.get("data"), list):
         raise ValueError(f"{name} has no list 'data'")
+    for value in matrix["data"]:
+        if isinstance(value, bool) or not isinstance(value, int | float | str):  # YAML reads 1e3 as a text
+            raise ValueError(f"{name} holds {value!r:.50}, which is no number")
     return _numbers(matrix["data"])
 
 

@@ -302,6 +302,9 @@ def test_folder_names_an_unknown_id(tmp_path: Path) -> None:
         ("ignore: [0]", "void: [0]", "unknown key void"),
         ("names: {10: person}", "names: {99: person}", "'names' must map listed ids"),
         ("background:", "background: [", "not valid YAML"),
+        ("sidewalk: [2], ", "sidewalk: [2], sidewalk: [5], ", "sidewalk stands there twice"),
+        ("names: {10: person}", "names: {10: 2024-13-45}", "not valid YAML"),
+        ("names: {10: person}", "names: " + "[" * 2000, "not valid YAML"),
     ],
 )
 def test_folder_explains_a_wrong_class_map(tmp_path: Path, before: str, after: str, message: str) -> None:

@@ -29,11 +29,11 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from torch.utils.data import Dataset
 
 from sfi_ros.classes import BACKGROUND_CLASSES, IGNORE
 from sfi_ros.network.image_format import network_size
+from training import yaml_text
 from training.data.reading import (
     MANUAL_IDS,
     DatasetError,
@@ -70,8 +70,10 @@ class ClassMap:
         if not path.is_file():
             raise DatasetError(f"{path} is missing: write one with background, foreground and ignore lists of ids")
         try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            content = yaml_text.parse(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
+        except ValueError as error:
             raise DatasetError(f"{path}: not valid YAML: {error}") from error
         if not isinstance(content, Mapping):
             raise DatasetError(f"{path}: expected a mapping with the keys background, foreground and ignore")
