@@ -49,6 +49,7 @@ bench: setup
 	$(BIN)/python benchmarks/mpi.py $(call report,mpi)
 	$(BIN)/python benchmarks/engine.py $(call report,engine)
 	$(BIN)/python benchmarks/engine.py --networks fast-mobilenetv2 --cameras 1,2,4 --seconds 2 $(call report,cameras)
+	$(BIN)/python benchmarks/layout.py $(call report,layout)
 	$(BIN)/python benchmarks/training.py $(call report,training)
 
 # The default weights for vehicles without PyTorch; to be made again, and committed, whenever the checkpoint changes.

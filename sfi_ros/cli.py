@@ -276,7 +276,10 @@ def _add_ground_options(layout: Any) -> None:
         "--kerb-height", type=float, default=KERB_HEIGHT, metavar="M", help="of sidewalks (default: %(default)s)"
     )
     layout.add_argument(
-        "--own-vehicle", type=Path, metavar="IMAGE", help="not black where the camera sees its own vehicle"
+        "--own-vehicle",
+        default="",
+        metavar="IMAGE",
+        help="not black where the camera sees its own vehicle; or corners in pixels: '0,719 640,650 1279,719'",
     )
     layout.add_argument("--rectified", action="store_true", help="the images were rectified already")
 

@@ -82,7 +82,7 @@ class DriveLabels:
     def __init__(self, folder: Path, layout: LayoutOptions):
         self._folder, self._layout = folder, layout
         self._sightings = Sightings(layout.grid, layout.kerb_height)
-        self._own_vehicle = layout.own_vehicle_image()
+        self._own_vehicle = layout.own_vehicle_shape()
         self._confidences = np.zeros((len(BACKGROUND_CLASSES), 256), np.int64)  # pixels by class and confidence
         self._frames: list[tuple[str, GroundCamera, PlanarPose]] = []
         for name in (*DATASET[:3], SCRATCH):

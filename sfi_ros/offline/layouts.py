@@ -12,6 +12,7 @@ import numpy as np
 from sfi_ros.errors import OptionError
 from sfi_ros.files import make_folder, write_bytes
 from sfi_ros.frames.frame import Frame
+from sfi_ros.frames.own_vehicle import read_own_vehicle
 from sfi_ros.geometry.calibration import Calibration
 from sfi_ros.geometry.ground import GroundGrid
 from sfi_ros.geometry.ground_table import KERB_HEIGHT, GroundTable
@@ -37,7 +38,7 @@ class LayoutOptions:
         pose: of the camera over the ground; None: what the source knows.
         grid: of the layouts.
         kerb_height: see `GroundTable`.
-        own_vehicle: image that is not black where the camera sees its own vehicle; None if it does not.
+        own_vehicle: where the camera sees its own vehicle; see `read_own_vehicle`.
         rectified: the images were rectified; see `CameraModel.of`.
     """
 
@@ -45,7 +46,7 @@ class LayoutOptions:
     pose: CameraPose | None = None
     grid: GroundGrid = field(default_factory=GroundGrid)
     kerb_height: float = KERB_HEIGHT
-    own_vehicle: Path | None = None
+    own_vehicle: str = ""
     rectified: bool = False
 
     def require_camera(self, *, calibrated: bool = False, posed: bool = False) -> None:
@@ -71,18 +72,13 @@ class LayoutOptions:
         """Return what makes the layouts.
 
         Raises:
-            OptionError: the image of the own vehicle cannot be read.
+            OptionError: see `read_own_vehicle`.
         """
-        own_vehicle = self.own_vehicle_image()
-        return LayoutMaker(self.grid, own_vehicle, kerb_height=self.kerb_height, rectified=self.rectified)
+        return LayoutMaker(self.grid, self.own_vehicle_shape(), kerb_height=self.kerb_height, rectified=self.rectified)
 
-    def own_vehicle_image(self) -> np.ndarray | None:
-        """Return the image of the own vehicle, (h, w) uint8, None if there is none.
-
-        Raises:
-            OptionError: it cannot be read.
-        """
-        return None if self.own_vehicle is None else _read_own_vehicle(self.own_vehicle)
+    def own_vehicle_shape(self) -> np.ndarray | None:
+        """Return the image or polygon of the own vehicle; see `read_own_vehicle`."""
+        return read_own_vehicle(self.own_vehicle, "--own-vehicle")
 
     def camera(
         self, calibration: Calibration | None, pose: CameraPose | None, image_size: tuple[int, int]
@@ -110,7 +106,7 @@ class LayoutOptions:
             "pose": None if self.pose is None else asdict(self.pose),
             "grid": asdict(self.grid),
             "kerb height": self.kerb_height,
-            "own vehicle": None if self.own_vehicle is None else str(self.own_vehicle.absolute()),
+            "own vehicle": self.own_vehicle,
             "rectified": self.rectified,
         }
 
@@ -124,7 +120,7 @@ class LayoutFolder:
 
     Raises:
         WriteError: the folder cannot be made.
-        OptionError: the image of the own vehicle cannot be read.
+        OptionError: see `LayoutOptions.maker`.
     """
 
     def __init__(self, folder: Path, options: LayoutOptions):
@@ -180,14 +176,3 @@ def beside(picture: np.ndarray, layout: GroundLayout, width: int | None = None) 
     if width is None:
         return both[:, : both.shape[1] // 2 * 2]
     return cv2.copyMakeBorder(both[:, :width], 0, 0, 0, max(0, width - both.shape[1]), cv2.BORDER_CONSTANT)
-
-
-def _read_own_vehicle(path: Path) -> np.ndarray:
-    try:
-        content = np.fromfile(path, dtype=np.uint8)
-    except OSError as error:
-        raise OptionError(f"{path} cannot be read: {error.strerror}") from error
-    image = cv2.imdecode(content, cv2.IMREAD_GRAYSCALE) if content.size else None
-    if image is None:
-        raise OptionError(f"{path} is not an image that OpenCV can read: name a PNG, white on the own vehicle")
-    return image

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
-import numpy as np
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Header
 
-from sfi_ros.errors import OptionError, SfiError
-from sfi_ros.frames.decoding import decode_photo
+from sfi_ros.errors import SfiError
+from sfi_ros.frames.own_vehicle import read_own_vehicle
 from sfi_ros.geometry.calibration import CalibrationError
 from sfi_ros.geometry.ground import GroundGrid
 from sfi_ros.geometry.ground_points import GroundPoints
@@ -26,8 +22,6 @@ from sfi_ros.ros.parameters import CameraParameters
 from sfi_ros.ros.poses import CameraPoses
 from sfi_ros.ros.qos import overridable, result_qos
 from sfi_ros.ros.stamps import nanoseconds
-
-_CORNER = re.compile(r"(-?\d+(?:\.\d+)?),(-?\d+(?:\.\d+)?)")
 
 
 class CameraGround:
@@ -52,7 +46,7 @@ class CameraGround:
         self._node, self._parameters, self._grid = node, parameters, grid
         self._maker = LayoutMaker(
             grid,
-            own_vehicle(parameters["layout.own_vehicle"]),
+            read_own_vehicle(parameters["layout.own_vehicle"], "layout.own_vehicle"),
             kerb_height=parameters["layout.kerb_height"],
             rectified=parameters["layout.rectified"],
         )
@@ -150,31 +144,3 @@ class CameraGround:
         evidence = ground.evidence(layout, scene.foreground)
         points = ground.known(evidence)
         self._publisher.publish(self._cloud.filled(points, scene.background, evidence, scene.confidence, header.stamp))
-
-
-def own_vehicle(text: str) -> np.ndarray | None:
-    """Read where a camera's images show the own vehicle.
-
-    Args:
-        text: path of an image that is not black there, or corners in pixels: "0,719 640,650 1279,719"; "" for nowhere.
-
-    Returns:
-        As `ground_table.own_vehicle_mask` takes it: corners (N, 2), or an image (h, w) uint8.
-
-    Raises:
-        OptionError: neither.
-    """
-    if not text:
-        return None
-    if all(_CORNER.fullmatch(corner) for corner in text.split()):
-        corners = np.array([corner.split(",") for corner in text.split()], np.float64)
-        if len(corners) < 3:
-            raise OptionError(f"layout.own_vehicle has {len(corners)} corners; a polygon has three or more")
-        return corners
-    path = Path(text)
-    try:
-        return decode_photo(path.read_bytes()).max(axis=2)
-    except (OSError, SfiError) as error:
-        raise OptionError(
-            f"layout.own_vehicle {text} is neither an image ({error}) nor corners such as '0,719 640,650 1279,719'"
-        ) from error

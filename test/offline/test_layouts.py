@@ -103,7 +103,7 @@ def test_an_own_camera(tmp_path, sfi, capsys):
     for less, reason in (
         (("--layout",), "calibration (--calibration YAML) and pose on the vehicle (--camera"),
         (("--layout", "--camera", camera), "calibration (--calibration YAML)"),
-        ((*options, "--own-vehicle", calibration), "is not an image"),
+        ((*options, "--own-vehicle", calibration), "--own-vehicle"),
         (("--layout", "--calibration", own, "--camera", camera), "own.png"),
     ):
         assert sfi("run", photos, "-o", tmp_path / "refused", *less) == 1

@@ -120,7 +120,7 @@ def test_nothing_is_written_about_the_own_vehicle(tmp_path: Path) -> None:
     bonnet = np.zeros((96, 192), np.uint8)
     bonnet[80:] = 255
     cv2.imwrite(str(tmp_path / "bonnet.png"), bonnet)
-    layout = replace(LAYOUT, own_vehicle=tmp_path / "bonnet.png")
+    layout = replace(LAYOUT, own_vehicle=str(tmp_path / "bonnet.png"))
     labels = DriveLabels(tmp_path / "labels", layout)
     mapped = map_drive(drive(2), true_scene, layout, Report(), labels)
     labels.finish()

@@ -16,7 +16,6 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 from ros_harness import Camera, Probe, Process, stamp_of, wait_for
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
-from sfi_ros.errors import OptionError
 from sfi_ros.frames.encodings import view
 from sfi_ros.geometry.fusion import fuse
 from sfi_ros.geometry.ground import GroundGrid
@@ -25,7 +24,6 @@ from sfi_ros.geometry.occupancy import Costs, occupied_now
 from sfi_ros.geometry.pose import CameraPose
 from sfi_ros.inference import InferenceEngine
 from sfi_ros.ros import ground_messages
-from sfi_ros.ros.camera_ground import own_vehicle
 from sfi_ros.ros.camera_info import camera_info_message
 from sfi_ros.ros.ground_messages import POINT, grid_map_message
 from sfi_ros.synthetic import SyntheticStreet
@@ -328,20 +326,6 @@ def test_what_makes_no_grid_is_named_when_the_node_is_configured(probe, node, fr
         for step in ("configure", "activate"):
             assert probe.transition(step)
         front.show_until(lambda: points.messages, "points", picture)
-
-
-def test_where_the_own_vehicle_is(tmp_path):
-    assert own_vehicle("") is None
-    np.testing.assert_array_equal(own_vehicle("0,719 640,650.5 1279,719"), [[0, 719], [640, 650.5], [1279, 719]])
-    path = tmp_path / "mask.png"
-    import cv2
-
-    cv2.imwrite(str(path), np.array([[0, 255], [0, 0]], np.uint8))
-    np.testing.assert_array_equal(own_vehicle(str(path)) != 0, [[False, True], [False, False]])
-    with pytest.raises(OptionError, match="has 2 corners"):
-        own_vehicle("1,2 3,4")
-    with pytest.raises(OptionError, match=r"neither an image \(.*No such file.*\) nor corners"):
-        own_vehicle("/no/such.png")
 
 
 class StandIn(SimpleNamespace):
