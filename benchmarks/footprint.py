@@ -6,8 +6,8 @@
 Each row is one runtime with the weights that ship, on the CPU. "Installed" are the files of the packages that the extra
 asks for, of what these ask for, and of our own, as far as they lie in this environment; ROS, which both need, is left
 out. "Import" is what a process needs to import what computes. "Active" is from the start of a real node process until
-it logs that it is active, and "resident" what it has in memory after some seconds of 1920x1080 frames at 10 Hz;
-"private" is the part of it that is not mapped from files, which other processes can share.
+it logs that it is active, "resident" what it has in memory then, and "after frames" what it has after some seconds of
+1920x1080 frames at 10 Hz, Fast DDS's shared memory among it; "private" is the part that no other process could share.
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ COLUMNS = (
     tables.Column("active_s", "start to active s", ".2f"),
     tables.Column("cpu_s", "CPU s until then", ".2f"),
     tables.Column("resident_mb", "resident MB", ",.0f"),
-    tables.Column("private_mb", "of it private MB", ",.0f"),
+    tables.Column("private_mb", "of it private", ",.0f"),
+    tables.Column("frames_resident_mb", "after frames MB", ",.0f"),
+    tables.Column("frames_private_mb", "of it private", ",.0f"),
 )
 NOTES = (
     "Medians; MB are 10^6 bytes. The environment has both runtimes, and a node imports the one that its weights need.",
@@ -118,12 +120,17 @@ def node(weights: Path, seconds: float, picture: Path, folder: Path) -> dict[str
                 raise SystemExit(f"the node did not become active:\n{said}")
             time.sleep(0.01)
         active, cpu = time.perf_counter() - began, cpu_seconds(process.pid)
+        at_first = _memory_of(process.pid)
         ends = str(Path(__file__).with_name("ros_ends.py"))
         camera = ("camera", "/bench/image", str(PATIENCE), str(picture), str(RATE), str(seconds))
         with _process(ends, *camera, environment=environment, log=folder / "camera.log") as (sender, _):
             sender.wait(PATIENCE + 10 * seconds)
-        taken = {"resident_mb": memory.resident(process.pid) / 1e6, "private_mb": memory.private(process.pid) / 1e6}
-    return {"active_s": active, "cpu_s": cpu, **taken}
+        later = _memory_of(process.pid)
+    return {"active_s": active, "cpu_s": cpu, **at_first, **{f"frames_{key}": value for key, value in later.items()}}
+
+
+def _memory_of(process: int) -> dict[str, float]:
+    return {"resident_mb": memory.resident(process) / 1e6, "private_mb": memory.private(process) / 1e6}
 
 
 @contextlib.contextmanager

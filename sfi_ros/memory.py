@@ -5,6 +5,7 @@ They do where a hypervisor takes pages back: there one call in twenty took 80 ti
 
 from __future__ import annotations
 
+import ctypes
 import threading
 import weakref
 from typing import Final
@@ -14,6 +15,14 @@ from numpy.typing import DTypeLike
 
 _ALIGNMENT: Final = 64
 """Bytes: a cache line, and what vector instructions like best."""
+
+
+def give_back() -> None:
+    """Give the system what was freed and the C library still keeps, such as what loading a network needed for once."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError, TypeError):  # not glibc
+        return
 
 
 class Recycled:

@@ -402,3 +402,4 @@ def test_footprint_script(tmp_path):
     assert row["cpu_s"] > 0
     assert row["active_s"] > 0
     assert 0 < row["private_mb"] < row["resident_mb"]
+    assert 0 < row["frames_private_mb"] < row["frames_resident_mb"]
