@@ -510,10 +510,19 @@ def _engine(arguments: argparse.Namespace) -> InferenceEngine:
 
 @contextmanager
 def _progress() -> Iterator[Callable[[int, int | None], None]]:
-    """Show a progress bar; yields what tells it the frames done and their number."""
-    with Progress(*_COLUMNS, console=console) as progress:
-        bar = progress.add_task("", visible=False)  # until there is something to tell
-        yield lambda done, total: progress.update(bar, completed=done, total=total, visible=True)
+    """Show a progress bar once there is something to tell; yields what tells it the frames done and their number."""
+    progress = Progress(*_COLUMNS, console=console)
+    bar = progress.add_task("")
+
+    def tell(done: int, total: int | None) -> None:
+        progress.start()
+        progress.update(bar, completed=done, total=total)
+
+    try:
+        yield tell
+    finally:
+        if progress.live.is_started:
+            progress.stop()
 
 
 def _print_skipped(name: str, reason: str) -> None:
@@ -655,10 +664,9 @@ def _significant_bits(text: str) -> int:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
-    return number
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text}")
+    return int(text)
 
 
 if __name__ == "__main__":

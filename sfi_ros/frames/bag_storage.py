@@ -186,6 +186,9 @@ def _files_of(path: Path) -> list[Path]:
     if not path.is_dir():
         if not path.is_file():
             raise BagError(f"{printable(path)} cannot be read as a bag: it does not exist")
+        if not is_bag(path):
+            kinds = " ".join((ROS1_SUFFIX, *STORAGE_SUFFIXES))
+            raise BagError(f"{printable(path)} is no recording ({kinds}); `sfi run` takes images and videos as well")
         return [path]
     if (path / METADATA).is_file():
         files = [path / name for name in _listed_files(path / METADATA)]

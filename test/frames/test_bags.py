@@ -242,6 +242,13 @@ def test_damage_in_the_middle_of_a_file_costs_what_lies_there(tmp_path, storage)
     assert unreadable
 
 
+def test_what_is_no_recording_is_said(tmp_path):
+    path = tmp_path / "drive.mp4"
+    path.write_bytes(b"a video")
+    with pytest.raises(BagError, match=r"drive\.mp4 is no recording \(\.bag .*\); `sfi run` takes"):
+        BagSource(path)
+
+
 @pytest.mark.parametrize(
     ("storage", "damage", "message"),
     [
