@@ -65,7 +65,8 @@ examples:
 """
 
 
-DRIVES = "{drives}"
+FIRST = "{first}"
+DRIVES = f"{FIRST}/drives"
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,8 @@ class Row:
 
     Attributes:
         label: one text for each of the table's headings.
-        overrides: settings on top of the table's configuration; `DRIVES` in them is the folder of a dataset that the
-            network of the table's first row makes of drives.
+        overrides: settings on top of the table's configuration; `FIRST` in them is the folder of the table's first
+            run, and `DRIVES` a dataset in it that its network makes of drives.
         paper: score -> the paper's number, only where it is known for sure.
         trained: False measures the network as it is initialised.
     """
@@ -271,13 +272,15 @@ def ablation_rows() -> tuple[Row, ...]:
 
 
 def drive_rows() -> tuple[Row, ...]:
-    """Annotated streets alone, with drives that the network labels itself, with what they showed, with the truth."""
+    """Annotated streets alone, and what goes on from there: with these, drives, what drives showed, or the truth."""
+    go_on = f"network.start_from={FIRST}/{PRODUCT}"
     drives = "data.train.drives={{dataset: folder, root: {}, true_background: {}}}"
     return (
         Row(("annotated streets",), ()),
-        Row(("and drives, what is seen labelled by the network",), (drives.format(DRIVES, "false"),)),
-        Row(("and what the drives showed behind objects",), (drives.format(DRIVES, "true"),)),
-        Row(("annotated streets, with the truth behind objects",), ("data.train.street.true_background=true",)),
+        Row(("as long again on the same",), (go_on,)),
+        Row(("with drives, what is seen labelled by the network",), (go_on, drives.format(DRIVES, "false"))),
+        Row(("and what the drives showed behind objects",), (go_on, drives.format(DRIVES, "true"))),
+        Row(("annotated streets, with the truth behind objects",), (go_on, "data.train.street.true_background=true")),
     )
 
 
@@ -401,9 +404,9 @@ def untrained_scores(configuration: Configuration) -> dict[str, float]:
     return {score: scores[score] for score in SCORE_COLUMNS}
 
 
-def _drives_folder(wanted: Table, scale: Scale, extra: Sequence[str], root: Path) -> Path:
-    """Return where the dataset lies that the network of the table's first row makes of drives."""
-    return folder_of(configure(wanted, wanted.rows[0], scale, extra), root).resolve() / "drives"
+def _first_folder(wanted: Table, scale: Scale, extra: Sequence[str], root: Path) -> Path:
+    """Return the folder of the table's first run."""
+    return folder_of(configure(wanted, wanted.rows[0], scale, extra), root).resolve()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -414,9 +417,9 @@ def main(arguments: list[str] | None = None) -> int:
     results: list[tuple[Row, dict[str, float] | str]] = []
     averaged = 0
     try:
-        drives = _drives_folder(wanted, scale, options.overrides, root)
+        first = _first_folder(wanted, scale, options.overrides, root)
         rows = [
-            replace(row, overrides=tuple(text.replace(DRIVES, str(drives)) for text in row.overrides))
+            replace(row, overrides=tuple(text.replace(FIRST, str(first)) for text in row.overrides))
             for row in wanted.rows
         ]
         wanted = replace(wanted, rows=tuple(rows))
@@ -430,8 +433,9 @@ def main(arguments: list[str] | None = None) -> int:
                 results.append((row, untrained_scores(configuration)))
                 continue
             folder = folder_of(configuration, root)
+            drives = Path(DRIVES.replace(FIRST, str(first)))
             if any(source.root == str(drives) for source in configuration.data.train.values()):
-                learn_from_drives(drives.parent / PRODUCT, drives, scale.drives)
+                learn_from_drives(first / PRODUCT, drives, scale.drives)
             try:
                 ensure_trained(configuration, folder, keep_checkpoints=options.keep_checkpoints)
             except NonFiniteLoss as error:

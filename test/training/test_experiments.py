@@ -206,9 +206,9 @@ def test_drives_are_labelled_by_the_first_row_and_learned_from(output: Path, cap
     assert len(dataset) == 6 and all(dataset[number].true_background is not None for number in range(6))
     wanted, scale = table("drives", SCALES["smoke"]), SCALES["smoke"]
     rows = [
-        replace(row, overrides=tuple(text.replace(experiments.DRIVES, "x") for text in row.overrides))
+        replace(row, overrides=tuple(text.replace(experiments.FIRST, "x") for text in row.overrides))
         for row in wanted.rows
     ]
     sources = [configure(wanted, row, scale, ()).data.train for row in rows]
-    assert [source["street"].true_background for source in sources] == [False, False, False, True]
-    assert [source["drives"].true_background for source in sources[1:3]] == [False, True]
+    assert [source["street"].true_background for source in sources] == [False, False, False, False, True]
+    assert [source["drives"].true_background for source in sources[2:4]] == [False, True]
