@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import csv
 import hashlib
-import json
 import os
 import shlex
 import sys
@@ -29,8 +28,10 @@ from torch.utils.data import Dataset, Subset
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from sfi_ros.errors import SfiError
+from sfi_ros.files import WriteError, make_folder, replacing, write_json
 from sfi_ros.network import checkpoint
-from training.data.datasets import DATASET_NAMES, DatasetError, open_dataset
+from training.data.datasets import DATASET_NAMES, open_dataset
 from training.data.label_check import problem_of
 from training.data.pasted_occluders import PastedOccluders
 from training.data.sample import Sample
@@ -142,6 +143,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         value = getattr(options, name)
         if value is not None and value < 1:
             parser.error(f"--{name} must be 1 or more, got {value}")
+    try:
+        torch.empty(0, device=options.device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # PyTorch raises either where there is no CUDA
+        parser.error(f"--device {options.device} cannot be used: {str(error).splitlines()[0]}")
     if options.workers is None:
         on_cpu = torch.device(options.device).type == "cpu"
         options.workers = 0 if on_cpu else min(8, os.cpu_count() or 1)
@@ -153,30 +158,47 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     options = parse(arguments)
-    console = Console()
+    console = Console(markup=False)
     results = []
     try:
+        for path in filter(None, (options.json, options.csv, options.report)):
+            _require_writable(path)
         for path, label in zip(options.weights, _labels(options.weights), strict=True):
             results.append(evaluate_file(path, label, options))
-    except (DatasetError, checkpoint.CheckpointError, FileNotFoundError) as error:
+        evaluations = [evaluation for evaluation, _, _ in results]
+        _print(console, evaluations)
+        _write_files(options, results)
+    except (SfiError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    for path in filter(None, (options.json, options.csv, options.report)):
+        console.print(f"wrote {path}", highlight=False)
+    return 0
+
+
+def _require_writable(path: Path) -> None:
+    """Find out before hours are spent on what it shall hold.
+
+    Raises:
+        WriteError: the file cannot be written.
+    """
+    make_folder(path.parent)
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise WriteError(f"{path} cannot be written: " + ("it is a folder" if path.is_dir() else "no permission"))
+
+
+def _write_files(options: argparse.Namespace, results: list[tuple[Evaluation, Dataset[Sample], Runner]]) -> None:
     evaluations = [evaluation for evaluation, _, _ in results]
-    _print(console, evaluations)
     if options.json:
         content = [evaluation.to_json() for evaluation in evaluations]
-        _write(options.json, json.dumps(content[0] if len(content) == 1 else {"results": content}, indent=2) + "\n")
+        write_json(options.json, content[0] if len(content) == 1 else {"results": content})
     if options.csv:
         _write_csv(options.csv, evaluations)
     if options.report:
         from training.measuring.report import write_report  # matplotlib only when it is needed
 
-        options.report.parent.mkdir(parents=True, exist_ok=True)
-        write_report(options.report, results)
-    for path in (options.json, options.csv, options.report):
-        if path:
-            console.print(f"wrote {path}", highlight=False)
-    return 0
+        with replacing(options.report) as partial:
+            write_report(partial, results)
 
 
 def _labels(paths: list[Path]) -> list[str]:
@@ -205,15 +227,9 @@ def _print(console: Console, evaluations: list[Evaluation]) -> None:
         console.print("No truth behind the foreground in this set: add --pasted to know some.")
 
 
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
-
-
 def _write_csv(path: Path, evaluations: list[Evaluation]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     names = [name for name in ImageScore.__dataclass_fields__ if name != "index"]
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, ["weights", *names], extrasaction="ignore")
         writer.writeheader()
         for evaluation in evaluations:

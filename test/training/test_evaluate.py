@@ -209,6 +209,24 @@ def test_a_set_without_truth_has_no_foreground_region_score(
     assert "no truth" in report.read_text()
 
 
+@pytest.mark.parametrize("option", ["--json", "--csv", "--report"])
+def test_where_nothing_can_be_written_is_said_before_anything_is_measured(
+    weights: Path, kitti: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    common = ["--weights", str(weights), "--dataset", "kitti", "--device", "cpu", "--quiet", "--root", str(kitti)]
+    for place, reason in ((kitti, "it is a folder"), (weights / "x", "File exists|Not a directory")):
+        assert main([*common, option, str(place)]) == 1
+        said = capsys.readouterr()
+        assert re.search(f"error: .* cannot be written: ({reason})", said.err) and not said.out
+
+
+def test_a_device_that_is_not_there_is_said(kitti: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for device in ("banana", "cuda:77"):
+        with pytest.raises(SystemExit):
+            main(["--weights", "x", "--dataset", "kitti", "--root", str(kitti), "--device", device])
+        assert f"--device {device} cannot be used: " in capsys.readouterr().err
+
+
 def test_errors_are_one_line_that_names_the_file(
     weights: Path, kitti: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
