@@ -42,6 +42,31 @@ def model(**changes):
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
 
 
+def convolutions(count: int):
+    """The same inputs and outputs with convolutions of 16 channels and ReLU between them; weights are random."""
+    helper, tensor = onnx.helper, onnx.helper.make_tensor_value_info
+    random = np.random.default_rng(0)
+    nodes, weights, channels = [helper.make_node("Cast", ["image"], ["x0"], to=onnx.TensorProto.FLOAT)], [], 3
+    for number in range(count):
+        values = random.normal(0, (9 * channels) ** -0.5, (16, channels, 3, 3)).astype(np.float32)
+        weights.append(onnx.numpy_helper.from_array(values, f"w{number}"))
+        conv = helper.make_node("Conv", [f"x{number}", f"w{number}"], [f"c{number}"], f"conv{number}", pads=[1] * 4)
+        nodes += [conv, helper.make_node("Relu", [f"c{number}"], [f"x{number + 1}"], f"relu{number}")]
+        channels = 16
+    for name, outputs in (("foreground", 1), ("background", 3)):
+        values = random.normal(0, 1, (outputs, channels, 1, 1)).astype(np.float32)
+        weights.append(onnx.numpy_helper.from_array(values, name + "_w"))
+        nodes.append(helper.make_node("Conv", [f"x{count}", name + "_w"], [name], name + "_conv"))
+    graph = helper.make_graph(
+        nodes,
+        "network",
+        [tensor("image", onnx.TensorProto.UINT8, ["batch", 3, "height", "width"])],
+        [tensor(name, onnx.TensorProto.FLOAT, ["batch", None, "height", "width"]) for name in OUT],
+        weights,
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
 def written(proto, to: Path, *, metadata: dict | str | None = None, record: dict | str | None = None) -> Path:
     """Save a model as `sfi export` does, its two texts changed."""
     onnx.helper.set_model_props(proto, {})

@@ -403,3 +403,23 @@ def test_footprint_script(tmp_path):
     assert row["active_s"] > 0
     assert 0 < row["private_mb"] < row["resident_mb"]
     assert 0 < row["frames_private_mb"] < row["frames_resident_mb"]
+
+
+# --- int8 ------------------------------------------------------------------------------------------------------------
+
+
+def test_int8_script(tmp_path):
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed (pip install sfi_ros[export])")
+    pytest.importorskip("onnxscript", reason="onnxscript is not installed (pip install sfi_ros[export])")
+    from onnx_models import convolutions, declared, written
+
+    from benchmarks import int8
+
+    source = written(declared(convolutions(3)), tmp_path / "float32.onnx")
+    path = tmp_path / "int8.json"
+    small = ["--size", "48x32", "--float-layers", "0,1", "--rounds", "1", "--output", str(tmp_path / "out")]
+    int8.main(["--exported", str(source), *small, "--json", str(path)])
+    rows = json.loads(path.read_text())["tables"][0]["rows"]
+    assert [row["file"] for row in rows] == ["float32.onnx", "float-0.onnx", "float-1.onnx"]
+    assert (rows[0]["ratio"], rows[0]["equal_classes"], rows[0]["mask_iou"]) == (1.0, 1.0, 1.0)
+    assert all(row["cpu_ms"] > 0 and 0.8 < row["equal_classes"] <= 1 for row in rows)
