@@ -187,6 +187,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--height", type=int, default=256, help="image height in pixels (default %(default)s)")
     parser.add_argument("--workers", type=int, help="loading processes (default: one for each core)")
     options = parser.parse_args(arguments)
+    for name, least in (("height", 1), ("workers", 0)):
+        value = getattr(options, name)
+        if value is not None and value < least:
+            parser.error(f"--{name} must be {least} or more, got {value}")
     try:
         dataset = open_dataset(options.dataset, options.root, options.split, options.height)
     except DatasetError as error:

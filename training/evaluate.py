@@ -139,10 +139,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--report", type=Path, help="write a self-contained HTML page with plots and pictures")
     parser.add_argument("--quiet", action="store_true", help="show no progress bar")
     options = parser.parse_args(arguments)
-    for name in ("height", "limit", "batch"):
+    for name, least in (("height", 1), ("limit", 1), ("batch", 1), ("workers", 0)):
         value = getattr(options, name)
-        if value is not None and value < 1:
-            parser.error(f"--{name} must be 1 or more, got {value}")
+        if value is not None and value < least:
+            parser.error(f"--{name} must be {least} or more, got {value}")
     try:
         torch.empty(0, device=options.device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:  # PyTorch raises either where there is no CUDA

@@ -20,6 +20,7 @@ from training.data.datasets import DATASET_NAMES, Cityscapes, DatasetError, Fold
 from training.data.reading import resize_labels, resize_photo
 from training.data.sample import Sample, collate
 from training.data.sources import training_source
+from training.evaluate import main as evaluate_main
 
 HEIGHT = 32
 IDS = torch.tensor([0, 7, 8, 11, 23, 24, 26, 33], dtype=torch.uint8)
@@ -503,6 +504,14 @@ def test_check_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "000001_10.png" in capsys.readouterr().out
     assert check_main([*arguments[:2], "--root", str(tmp_path / "gone")]) == 1
     assert "gone does not exist" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("option", "least"), [("--height", 1), ("--workers", 0)])
+def test_numbers_that_cannot_be_are_refused(capsys: pytest.CaptureFixture[str], option: str, least: int) -> None:
+    for main in (check_main, evaluate_main):
+        with pytest.raises(SystemExit):
+            main(["--weights", "x"] * (main is evaluate_main) + ["--dataset", "synthetic", option, str(least - 1)])
+        assert f"{option} must be {least} or more, got {least - 1}" in capsys.readouterr().err
 
 
 # --- the real ones -------------------------------------------------------------------------------------------------
