@@ -244,6 +244,7 @@ def _add_map(commands: Any) -> None:
     )
     command.add_argument("--seed", type=int, default=UNSEEN_SEED, help="of the synthetic street and of the noise")
     _add_engine_choice(command)
+    _add_significant_bits(command)
     command.add_argument("--limit", type=_positive, metavar="N", help="stop after N frames")
     command.add_argument("--overwrite", action="store_true", help="replace the results of another run")
     command.set_defaults(command=_map, size="input")
@@ -284,9 +285,7 @@ def _add_ground_options(layout: Any) -> None:
     layout.add_argument("--rectified", action="store_true", help="the images were rectified already")
 
 
-def _add_engine_options(command: argparse.ArgumentParser) -> None:
-    _add_engine_choice(command)
-    command.add_argument("--size", choices=("input", "network"), default="input", help="size of the results")
+def _add_significant_bits(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--significant-bits",
         type=_significant_bits,
@@ -294,6 +293,12 @@ def _add_engine_options(command: argparse.ArgumentParser) -> None:
         metavar="N",
         help="of the values of 16-bit images, 8 to 16: 12 for a 12-bit camera that does not shift them (default: 16)",
     )
+
+
+def _add_engine_options(command: argparse.ArgumentParser) -> None:
+    _add_engine_choice(command)
+    command.add_argument("--size", choices=("input", "network"), default="input", help="size of the results")
+    _add_significant_bits(command)
     command.add_argument("--limit", type=_positive, metavar="N", help="stop after N frames of a source")
     command.add_argument(
         "--overwrite", action="store_true", help="replace the results of a run with another source or other settings"
@@ -418,6 +423,7 @@ def _map(arguments: argparse.Namespace, signals: StopSignals) -> int:
             height=arguments.height,
             topic=arguments.topic,
             odometry=arguments.odometry,
+            significant_bits=arguments.significant_bits,
         ),
         _ground_options(arguments),
         report=arguments.report,

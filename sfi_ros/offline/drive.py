@@ -13,6 +13,7 @@ from sfi_ros.errors import ImageError, OptionError
 from sfi_ros.frames.bag_storage import is_bag, opened
 from sfi_ros.frames.bags import BagError, BagSource
 from sfi_ros.frames.frame import Frame, SourceError, Unreadable
+from sfi_ros.frames.limits import MAX_SIGNIFICANT_BITS
 from sfi_ros.frames.names import printable
 from sfi_ros.frames.sources import SYNTHETIC, UNSEEN_SEED
 from sfi_ros.geometry.calibration import Calibration
@@ -49,6 +50,7 @@ class DriveOptions:
         seed: of the synthetic street, and of the noise.
         height: of images of the synthetic street, pixels.
         topic, odometry: of a recording's images and of its nav_msgs/Odometry; None for the only one.
+        significant_bits: of the values of a recording's 16-bit images; see `decoding.upper_eight_bits`.
     """
 
     spacing: float = 0.5
@@ -58,6 +60,7 @@ class DriveOptions:
     height: int = 256
     topic: str | None = None
     odometry: str | None = None
+    significant_bits: int = MAX_SIGNIFICANT_BITS
 
 
 class Drive:
@@ -133,7 +136,7 @@ class _RecordedFrames:
 
     def __init__(self, path: str | Path, options: DriveOptions, layout: LayoutOptions):
         self._path, self._options, self._layout = Path(path), options, layout
-        self._images = BagSource(path, options.topic)
+        self._images = BagSource(path, options.topic, significant_bits=options.significant_bits)
         self.frame_id = "odom"
         self._track = self._read_track()
         self._told = self._track.noisy(*options.noise, seed=options.seed)

@@ -15,7 +15,13 @@ ODOMETRY = "nav_msgs/msg/Odometry"
 
 
 def write_drive(
-    path: Path, street: SyntheticStreet, frames: range, *, odometry: tuple[str, ...] = ("/odom",), info: bool = True
+    path: Path,
+    street: SyntheticStreet,
+    frames: range,
+    *,
+    odometry: tuple[str, ...] = ("/odom",),
+    info: bool = True,
+    bits: int = 8,
 ) -> Path:
     """Record frames of a street, and its motion at the times of those and between them."""
     types = STORE.types
@@ -28,7 +34,11 @@ def write_drive(
             image = street.frame(number).image
             height, width = image.shape[:2]
             head = _header(at, "front")
-            message = types["sensor_msgs/msg/Image"](head, height, width, "rgb8", 0, 3 * width, image.reshape(-1))
+            encoding, step, data = "rgb8", 3 * width, image.reshape(-1)
+            if bits > 8:
+                encoding, step = "rgb16", 2 * step
+                data = (data.astype("<u2") << (bits - 8)).view(np.uint8)
+            message = types["sensor_msgs/msg/Image"](head, height, width, encoding, 0, step, data)
             calibration = street.calibration
             region = types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
             matrices = [np.array(values) for values in (calibration.d, calibration.k, calibration.r, calibration.p)]

@@ -199,7 +199,13 @@ def test_a_recording_gives_the_map_of_its_drive(tmp_path: Path, sfi: Sfi, capsys
         assert (item.vehicle.x, item.vehicle.y) == pytest.approx((expected.x, expected.y), abs=1e-6)
         assert item.frame.calibration == street.calibration and item.frame.pose == pose
 
-    command = ("map", bag, "-o", tmp_path / "map", "--grid", "0,30,-12,12,0.4")
+    deep = write_drive(tmp_path / "deep", street, range(0, 3), bits=12)
+    for told, expected in ((12, street.frame(0).image), (16, street.frame(0).image >> 4)):
+        first = next(iter(Drive(str(deep), replace(options, significant_bits=told), layout)))
+        assert isinstance(first, DriveFrame)
+        np.testing.assert_array_equal(first.frame.image, expected)
+
+    command = ("map", bag, "-o", tmp_path / "map", "--significant-bits", 12, "--grid", "0,30,-12,12,0.4")
     assert sfi(*command) == 1 and "--camera height=1.5" in capsys.readouterr().err
     assert sfi(*command, "--camera", f"height={pose.height},pitch={pose.pitch}") == 0
     assert json.loads((tmp_path / "map" / "summary.json").read_text())["frames"] > 10
