@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
 from launch import Action, LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction
+from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, LogInfo, OpaqueFunction
 from launch.events.process import ProcessExited
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
@@ -75,7 +75,8 @@ def _start(context: LaunchContext) -> list[Action]:
     )
     # The node's launch file checks its arguments before anything is started, and sets the DDS profile for what is
     # started after it, the player among it.
-    return [node, player]
+    misspelt = launching.misspelt_arguments(context.launch_configurations, ("source", "rate", "loop"))
+    return [*(LogInfo(msg=text) for text in misspelt), node, player]
 
 
 def _end_if_nothing_plays(event: ProcessExited, _: LaunchContext) -> None:

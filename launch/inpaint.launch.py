@@ -107,7 +107,9 @@ def _start(context: LaunchContext) -> list[Action]:
     if _is_true(values, "rviz"):
         launching.check_rviz()
     parameters |= {name: _is_true(values, name) for name in ("autostart", "use_sim_time")}
-    actions: list[Action] = _dds_profile() if _is_true(values, "dds_profile") else []
+    misspelt = launching.misspelt_arguments(context.launch_configurations, values)
+    actions: list[Action] = [LogInfo(msg=text) for text in misspelt]
+    actions += _dds_profile() if _is_true(values, "dds_profile") else []
     one_node = None
     if values["cameras"] and _is_true(values, "one_process"):
         parameters["cameras"] = launching.camera_names(values["cameras"])

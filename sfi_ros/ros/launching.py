@@ -7,9 +7,10 @@ for first. Imports neither PyTorch nor OpenCV: `ros2` may run in another Python 
 from __future__ import annotations
 
 import copy
+import difflib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -108,6 +109,23 @@ def overriding_parameters(arguments: Mapping[str, str]) -> dict[str, Any]:
                 raise OptionError(problem)
             parameters[name] = value
     return parameters
+
+
+def misspelt_arguments(given: Iterable[str], known: Collection[str]) -> list[str]:
+    """Say which launch arguments look like others with a typing error; `ros2 launch` passes unknown ones by in silence.
+
+    Names that resemble none are left alone: they belong to a launch file that includes ours.
+
+    Args:
+        given: all that are set where the launch file runs.
+        known: those that it declares.
+    """
+    near = {name: difflib.get_close_matches(name, known, n=1, cutoff=0.8) for name in given if name not in known}
+    return [
+        f"warning: {name} is no argument of this launch file, so its value has no effect; did you mean {match[0]}?"
+        for name, match in sorted(near.items())
+        if match
+    ]
 
 
 def number(name: str, text: str) -> float:

@@ -16,7 +16,15 @@ from ros_harness import Process
 from sfi_ros.errors import OptionError
 from sfi_ros.outputs import OUTPUTS
 from sfi_ros.ros.dds import PROFILE, VARIABLES, chosen_profile, profile_environment
-from sfi_ros.ros.launching import OVERRIDES, CameraNode, camera_nodes, number, overriding_parameters, rviz_config
+from sfi_ros.ros.launching import (
+    OVERRIDES,
+    CameraNode,
+    camera_nodes,
+    misspelt_arguments,
+    number,
+    overriding_parameters,
+    rviz_config,
+)
 from sfi_ros.ros.settings import SETTINGS
 from sfi_ros.ros.stopping import REFUSED
 
@@ -80,6 +88,15 @@ def test_arguments_override_parameters_only_where_they_are_given():
 def test_a_value_that_the_parameter_does_not_accept_is_named(argument, value):
     with pytest.raises(OptionError, match=f"{argument} is '{value}'"):
         overriding_parameters({argument: value})
+
+
+def test_arguments_with_a_typing_error_are_said_and_those_of_others_left_alone():
+    known = ("precision", "cameras", "rviz")
+    said = misspelt_arguments({"precision": "auto", "precison": "float16", "robot": "r2", "use_lidar": "true"}, known)
+    assert said == [
+        "warning: precison is no argument of this launch file, so its value has no effect; did you mean precision?"
+    ]
+    assert not misspelt_arguments(known, known)
 
 
 def test_a_number():
