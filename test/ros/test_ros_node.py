@@ -232,7 +232,7 @@ def test_a_twelve_bit_camera_is_black_until_its_bits_are_named(probe, camera, no
             shown(twelve_bits(camera, picture, shift=0))
             warning = "16-bit images on /image use 12 bits of each value and reach only 6.25 % of white"
             assert node.log().count(warning) == 1
-            assert "set the parameter significant_bits" in node.log()
+            assert "set significant_bits" in node.log()
             assert probe.set("significant_bits", 12).successful
             np.testing.assert_array_equal(
                 shown(twelve_bits(camera, picture, shift=0)), picture[..., 0, None].repeat(3, axis=2)
