@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -94,6 +95,19 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise cannot_write(path, error) from error
+
+
+def require_writable(path: Path) -> None:
+    """Find out whether a file can be written before hours are spent on what it shall hold; its folder is made.
+
+    Raises:
+        WriteError: it cannot.
+    """
+    make_folder(path.parent)
+    if path.is_dir():
+        raise WriteError(f"{path} cannot be written: it is a folder")
+    if not os.access(path.parent, os.W_OK):
+        raise WriteError(f"{path} cannot be written: there is no permission to write into {path.parent}")
 
 
 def is_leftover(path: Path) -> bool:

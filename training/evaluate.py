@@ -29,7 +29,7 @@ if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from sfi_ros.errors import SfiError
-from sfi_ros.files import WriteError, make_folder, replacing, write_json
+from sfi_ros.files import replacing, require_writable, write_json
 from sfi_ros.network import checkpoint
 from training.data.datasets import DATASET_NAMES, open_dataset
 from training.data.label_check import problem_of
@@ -162,7 +162,7 @@ def main(arguments: list[str] | None = None) -> int:
     results = []
     try:
         for path in filter(None, (options.json, options.csv, options.report)):
-            _require_writable(path)
+            require_writable(path)
         for path, label in zip(options.weights, _labels(options.weights), strict=True):
             results.append(evaluate_file(path, label, options))
         evaluations = [evaluation for evaluation, _, _ in results]
@@ -174,17 +174,6 @@ def main(arguments: list[str] | None = None) -> int:
     for path in filter(None, (options.json, options.csv, options.report)):
         console.print(f"wrote {path}", highlight=False)
     return 0
-
-
-def _require_writable(path: Path) -> None:
-    """Find out before hours are spent on what it shall hold.
-
-    Raises:
-        WriteError: the file cannot be written.
-    """
-    make_folder(path.parent)
-    if path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise WriteError(f"{path} cannot be written: " + ("it is a folder" if path.is_dir() else "no permission"))
 
 
 def _write_files(options: argparse.Namespace, results: list[tuple[Evaluation, Dataset[Sample], Runner]]) -> None:

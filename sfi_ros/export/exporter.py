@@ -24,7 +24,7 @@ from torch.export import Dim, ExportedProgram
 
 from sfi_ros.errors import OptionError, SfiError, UnavailableError
 from sfi_ros.export.traceable import TraceableNetwork
-from sfi_ros.files import replacing
+from sfi_ros.files import replacing, require_writable
 from sfi_ros.inference.fused_network import folded, rounded
 from sfi_ros.inference.onnx_file import parse_onnx
 from sfi_ros.inference.onnx_network import EXPORT_KEY, METADATA_KEY, ExportRecord, OnnxNetwork, read_exported
@@ -286,7 +286,7 @@ def _checked_path(path: str | Path, suffix: str) -> Path:
     path = Path(path)
     if path.suffix != suffix:
         raise OptionError(f"the name of this file ends in {suffix}; got {path}")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    require_writable(path)
     return path
 
 

@@ -26,6 +26,7 @@ from sfi_ros.export.exporter import (
     onnx_is_possible,
     with_half_weights,
 )
+from sfi_ros.files import WriteError
 from sfi_ros.inference import DEFAULT_WEIGHTS, InferenceEngine
 from sfi_ros.inference.onnx_file import parse_onnx
 from sfi_ros.inference.onnx_network import EXPORT_KEY, OnnxNetwork, engine_cache, read_exported
@@ -304,6 +305,11 @@ def test_options_that_cannot_be(tmp_path, options, message):
 def test_paths_and_networks_that_cannot_be(tmp_path, capsys):
     with pytest.raises(ValueError, match=r"ends in \.pt2; got .*x\.onnx"):
         export_program(DEFAULT_WEIGHTS, tmp_path / "x.onnx")
+    (tmp_path / "folder.onnx").mkdir()
+    for place, reason in (("folder.onnx", "it is a folder"), ("file/x.onnx", "File exists|Not a directory")):
+        (tmp_path / "file").touch()
+        with pytest.raises(WriteError, match=rf"cannot be written: ({reason})"):  # before the minute that it takes
+            export_onnx(DEFAULT_WEIGHTS, tmp_path / place)
     checkpoint.save(tmp_path / "given.safetensors", zoo.build("fast-mobilenetv2", mask_source="given"))
     with pytest.raises(ValueError, match="needs a mask as input"):
         export_program(tmp_path / "given.safetensors", tmp_path / "x.pt2")
