@@ -46,14 +46,14 @@ class Results:
         self._scene: Publisher | None = None
         if InpaintedScene is None:
             node.get_logger().info(
-                "~/scene is left out: sfi_ros/msg/InpaintedScene is not built (colcon build makes it)"
+                f"{prefix}/scene is left out: sfi_ros/msg/InpaintedScene is not built (colcon build makes it)"
             )
         else:
             self._scene = self._publisher(InpaintedScene, "scene")
             self._publishers.append(self._scene)
         self._label_infos: list[Publisher] = []
         if LabelInfo is None:
-            node.get_logger().info("~/label_info is left out: vision_msgs is not installed")
+            node.get_logger().info(f"{prefix}/label_info is left out: vision_msgs is not installed")
         else:
             self._label_infos = [self._published_label_info(output) for output in OUTPUTS if output.classes]
 
