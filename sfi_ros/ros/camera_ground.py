@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from sensor_msgs.msg import PointCloud2
@@ -23,6 +25,8 @@ from sfi_ros.ros.poses import CameraPoses
 from sfi_ros.ros.qos import overridable, result_qos
 from sfi_ros.ros.stamps import nanoseconds
 
+_TOLERATED = 3.0  # seconds of images without a layout before the log says so: calibrations and transforms may come late
+
 
 class CameraGround:
     """Lays the scenes of one camera out on the ground, while that is wanted.
@@ -43,7 +47,7 @@ class CameraGround:
     """
 
     def __init__(self, node: Node, prefix: str, parameters: CameraParameters, grid: GroundGrid):
-        self._node, self._parameters, self._grid = node, parameters, grid
+        self._node, self._prefix, self._parameters, self._grid = node, prefix, parameters, grid
         self._maker = LayoutMaker(
             grid,
             read_own_vehicle(parameters["layout.own_vehicle"], "layout.own_vehicle"),
@@ -56,6 +60,8 @@ class CameraGround:
         self._poses: CameraPoses | None = None
         self._points: tuple[GroundTable, GroundPoints] | None = None
         self._cloud: PointsMessage | None = None
+        self._without_since: float | None = None
+        self._said = False
         self.problem = self.warning = ""
         self.pose: CameraPose | None = None
 
@@ -86,6 +92,7 @@ class CameraGround:
         if poses is not None:
             poses.close()
         self.problem, self.warning, self.pose = "", "", None
+        self._without_since, self._said = None, False
 
     # --- the worker's thread ---
 
@@ -107,12 +114,23 @@ class CameraGround:
             table = self._table(poses, header, image_size, scene.foreground.shape, calibrations)
         except SfiError as error:
             self.problem = str(error)
+            self._say_once(time.monotonic())
             return None
+        self._without_since, self._said = None, False
         self.problem, self.warning, self.pose = "", poses.warning, table.camera.pose
         layout = lay_out(table, scene.foreground, scene.background, scene.confidence)
         if self.points_wanted():
             self._publish_points(table, layout, scene, header)
         return layout
+
+    def _say_once(self, now: float) -> None:
+        """Log why there is no layout if there has been none for a while; again only after there was one."""
+        self._without_since = since = self._without_since or now
+        if not self._said and now - since >= _TOLERATED:
+            self._said = True
+            self._node.get_logger().warning(
+                f"{self._prefix}/ground_points and the layout lack this camera: {self.problem}"
+            )
 
     def _table(
         self,

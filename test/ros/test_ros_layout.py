@@ -153,7 +153,7 @@ def agrees(found: np.ndarray, wanted: np.ndarray) -> bool:
     return found.shape == wanted.shape and float((found != wanted).mean()) < 0.01
 
 
-def test_a_grid_before_there_is_a_calibration_and_when_it_is_for_another_size(probe, front, street, picture):
+def test_a_grid_before_there_is_a_calibration_and_when_it_is_for_another_size(probe, node, front, street, picture):
     calibration, front.calibration = front.calibration, None
     with probe.listen("/inpaint/layout", OccupancyGrid, STATIC_LAYER) as layouts:
 
@@ -167,11 +167,16 @@ def test_a_grid_before_there_is_a_calibration_and_when_it_is_for_another_size(pr
             assert status["state"] == "no layout"
 
         says("no layout; no calibration arrived on /front/camera_info")
+        told = (
+            "front/inpaint/ground_points and the layout lack this camera: no calibration arrived on /front/camera_info"
+        )
+        front.show_until(lambda: told in node.log(), "a line in the log", picture)
         front.calibration = calibration.resized((640, 320))
         says("/front/camera_info is for images of 640x320, the camera's have 320x160")
         assert not layouts.messages
         front.calibration = calibration
         front.show_until(lambda: layouts.messages, "a layout", picture)
+        assert node.log().count("lack this camera") == 1  # not with every image
         status = probe.await_status(lambda s: s["state"] == "active", "an active layout", "/front/inpaint", "layout")
     assert float(status["camera height (m)"]) == pytest.approx(1.4)
     assert float(status["camera pitch (degrees)"]) == pytest.approx(np.degrees(0.02), abs=0.05)
