@@ -349,7 +349,14 @@ def _calibration(arguments: argparse.Namespace) -> Calibration | None:
 
 
 def _layout_options(arguments: argparse.Namespace) -> LayoutOptions | None:
-    return _ground_options(arguments) if arguments.layout else None
+    options = _ground_options(arguments)
+    if arguments.layout:
+        return options
+    if options != LayoutOptions():
+        raise OptionError(
+            "camera, calibration, grid and the others of the ground in metres say nothing without --layout"
+        )
+    return None
 
 
 def _ground_options(arguments: argparse.Namespace) -> LayoutOptions:

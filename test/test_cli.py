@@ -192,6 +192,8 @@ def test_convert(tmp_path, capsys):
     )
     assert main(["convert", str(out), str(tmp_path / "again.safetensors")]) == 1
     assert "is a .safetensors file already" in capsys.readouterr().err
+    assert main(["convert", str(tmp_path / "net.pth.tar"), str(out / "net.safetensors")]) == 1
+    assert f"error: {out} cannot be written: " in capsys.readouterr().err
 
 
 def test_real_clip(tmp_path, weights):
@@ -243,6 +245,9 @@ def test_options_that_are_gone_or_misplaced_say_what_to_do(tmp_path, folder, wei
         with pytest.raises(SystemExit):
             run(folder, tmp_path / "out", weights, *options)
         assert message in capsys.readouterr().err
+    for command in (["--camera", "height=1.5"], ["--rectified"], ["--grid", "0,30,-12,12,0.4"]):
+        assert run(folder, tmp_path / "out", weights, *command) == 1
+        assert "without --layout" in capsys.readouterr().err
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert run(folder, tmp_path / "out", weights) == 1
     assert "torchrun starts processes that would all do the same work" in capsys.readouterr().err

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sfi_ros.errors import OptionError, shown
-from sfi_ros.files import replacing
+from sfi_ros.files import make_folder, replacing
 from sfi_ros.network import zoo
 from sfi_ros.network.metadata import CheckpointError, Metadata, from_json, to_json
 from sfi_ros.network.scene_network import SceneNetwork
@@ -82,7 +82,7 @@ def save(
         from_json(Metadata, header, path)
     except TypeError as error:
         raise CheckpointError(f"the metadata of {path} is not JSON: {error}") from error
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with replacing(path) as partial:
         save_file(tensors, partial, metadata={_HEADER: header})
         partial.chmod(0o644)  # safetensors makes files that only their owner may read; a node runs as somebody else
