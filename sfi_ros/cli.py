@@ -525,7 +525,7 @@ def _engine(arguments: argparse.Namespace) -> InferenceEngine:
 def _progress() -> Iterator[Callable[[int, int | None], None]]:
     """Show a progress bar once there is something to tell; yields what tells it the frames done and their number."""
     progress = Progress(*_COLUMNS, console=console)
-    bar = progress.add_task("")
+    bar = progress.add_task("", total=None)  # which rich takes for 100 otherwise
 
     def tell(done: int, total: int | None) -> None:
         progress.start()
