@@ -448,7 +448,7 @@ def test_a_gradient_that_is_not_finite_stops_before_it_is_used(
 def test_a_step_that_was_not_finite_is_never_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The very last step of a run with a fused optimizer: nobody comes later who would learn of it."""
     monkeypatch.setattr(loop, "uses_fused_optimizer", lambda *_: True)
-    one = ("schedule.steps=1", "schedule.validate_every=1", "losses.background_weight=inf")
+    one = ("schedule.steps=1", "schedule.validate_every=1", "losses.background_weight=1e39")
     with pytest.raises(NonFiniteLoss, match=r"the loss of step 0 is not finite \(background \d"):
         train.run(configured(tmp_path / "run", *one))
     assert not (tmp_path / "run" / "last.ckpt").exists()
