@@ -140,7 +140,7 @@ SETTINGS: Final = (
     Setting(
         "temporal",
         False,
-        "whether what a camera saw before steadies its results (on a CPU 3 ms a frame)",
+        "whether what a camera saw before steadies its results (on a CPU 3 to 5 ms a frame)",
         per_camera=True,
     ),
     Setting("overlay_alpha", 0.5, "share of the class colour in ~/overlay", range=(0.0, 1.0), per_camera=True),
