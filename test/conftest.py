@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import functools
 import os
+import tempfile
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes share two cores
-os.environ.update(  # PyTorch and oneDNN read these when they compute for the first time
-    {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"} if os.environ.get("SFI_TEST_CPU") == "avx2" else {}
-)
+if os.environ.get("SFI_TEST_CPU") == "avx2":  # PyTorch and oneDNN read these when they compute for the first time
+    os.environ.update({"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"})
+    # Not the usual one: torch.compile would find the kernels of this processor there, and mix them with AVX2's.
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(Path(tempfile.gettempdir()) / "torchinductor_as_on_avx2")
 
 import pytest
 import torch
