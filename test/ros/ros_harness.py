@@ -53,6 +53,7 @@ os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 os.environ.update(profile_environment())  # without it, images above half a megabyte get lost
 
 PATIENCE = 120.0  # seconds until a condition counts as never coming true; the machine may be busy
+ASK_AGAIN = 10.0  # seconds
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 TRANSITIONS = {
     "configure": Transition.TRANSITION_CONFIGURE,
@@ -204,9 +205,17 @@ class Probe:
         client = self.node.create_client(service_type, name)
         try:
             wait_for(client.service_is_ready, f"service {name}")
-            future = client.call_async(request)
-            wait_for(future.done, f"an answer of {name}")
-            return future.result()
+            futures = []
+
+            def answer():
+                """Ask again now and then: an answer is lost while the server does not yet know of this client."""
+                if not futures or (service_type is not ChangeState and time.monotonic() > asked[-1] + ASK_AGAIN):
+                    futures.append(client.call_async(request))
+                    asked.append(time.monotonic())
+                return next((future for future in futures if future.done()), None)
+
+            asked: list[float] = []
+            return wait_for(answer, f"an answer of {name}").result()
         finally:
             self.node.destroy_client(client)
 
