@@ -25,12 +25,12 @@ import cv2
 import numpy as np
 import yaml
 from rich.progress import track
-from torchvision.io import ImageReadMode, read_image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import tables
 from sfi_ros.classes import BACKGROUND_CLASSES, IGNORE
+from sfi_ros.frames.decoding import decode_photo
 from sfi_ros.frames.sources import UNSEEN_SEED
 from sfi_ros.geometry.calibration import Calibration
 from sfi_ros.geometry.ground import GroundGrid
@@ -85,7 +85,7 @@ def kitti_cases(root: Path, pitch: float) -> Iterator[Case]:
     pose = CameraPose(facts["height_over_ground"], facts["pitch"] + pitch)
     dataset = Kitti(root, height=376)
     for number, photo in enumerate(dataset.photos):
-        _, height, width = read_image(str(photo), ImageReadMode.RGB).shape
+        height, width, _ = decode_photo(photo.read_bytes()).shape
         calibration = pinhole(width, height, *facts["intrinsics"][width])
         yield case(dataset[number], calibration, pose)
 

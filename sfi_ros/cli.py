@@ -344,10 +344,6 @@ def _ray_address(text: str) -> str:
     )
 
 
-def _calibration(arguments: argparse.Namespace) -> Calibration | None:
-    return None if arguments.calibration is None else Calibration.from_yaml(arguments.calibration)
-
-
 def _layout_options(arguments: argparse.Namespace) -> LayoutOptions | None:
     options = _ground_options(arguments)
     if arguments.layout:
@@ -361,7 +357,7 @@ def _layout_options(arguments: argparse.Namespace) -> LayoutOptions | None:
 
 def _ground_options(arguments: argparse.Namespace) -> LayoutOptions:
     return LayoutOptions(
-        _calibration(arguments),
+        None if arguments.calibration is None else Calibration.from_yaml(arguments.calibration),
         arguments.camera,
         arguments.grid,
         arguments.kerb_height,

@@ -36,7 +36,6 @@ _JUDGED: Final = 0.9  # probability of the class seen, from which on it can be s
 _BLOCK: Final = 64  # cells by which the window moves
 _INDEPENDENT: Final = 0.5  # metres of driving behind which a frame counts fully
 _STANDING: Final = 0.05  # what the next frame of a standing vehicle counts
-_ANGLE: Final = 5.0  # metres that a turn by one radian is worth
 
 Leaving = Callable[[GroundLayout], None]
 
@@ -137,8 +136,7 @@ class GroundMap:
         """Return what the next frame counts: how independent it is of the last one."""
         if self._last is None:
             return 1.0
-        moved = pose.distance(self._last) + _ANGLE * abs(math.remainder(pose.yaw - self._last.yaw, 2 * math.pi))
-        return min(1.0, max(_STANDING, moved / _INDEPENDENT))
+        return min(1.0, max(_STANDING, pose.moved(self._last) / _INDEPENDENT))
 
     def _claim(self, cells: np.ndarray) -> None:
         """Put aside what was inferred for cells that are seen for the first time."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
 from itertools import pairwise
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from sfi_ros.errors import OptionError
 
 LONGEST_GAP: Final = 0.5
 """Seconds between two odometry messages across which a pose is interpolated."""
+
+_TURN: Final = 5.0  # metres that a turn by one radian is worth
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,12 @@ class PlanarPose:
     def __post_init__(self) -> None:
         if not all(map(math.isfinite, astuple(self))):
             raise OptionError(f"a vehicle's pose must be finite, not {astuple(self)}")
+
+    @classmethod
+    def from_message(cls, pose: Any) -> PlanarPose:
+        """Return that of a geometry_msgs/Pose; see `from_odometry`. rclpy's and rosbags' messages both fit."""
+        turned = pose.orientation
+        return cls.from_odometry((pose.position.x, pose.position.y), (turned.x, turned.y, turned.z, turned.w))
 
     @classmethod
     def from_odometry(cls, position: Sequence[float], quaternion: Sequence[float]) -> PlanarPose:
@@ -77,6 +85,10 @@ class PlanarPose:
     def distance(self, other: PlanarPose) -> float:
         """Metres between two poses."""
         return math.hypot(self.x - other.x, self.y - other.y)
+
+    def moved(self, other: PlanarPose) -> float:
+        """Metres between two poses, of which a turn by one radian is worth five: how differently a camera sees."""
+        return self.distance(other) + _TURN * abs(math.remainder(self.yaw - other.yaw, 2 * math.pi))
 
 
 class Track:

@@ -22,6 +22,7 @@ UNEXPLAINED: Final = 30
 LONGEST_GAP: Final = 0.5
 """Seconds between two frames; over more time the flow of a moving camera cannot be found."""
 
+_EXPLAINED: Final = np.clip(1 - np.arange(256, dtype=np.float32) / UNEXPLAINED, 0, 1)  # by the difference of greys
 _PATCH: Final = (5, 5)  # pixels over which differences are averaged: single ones are noise
 
 
@@ -89,6 +90,5 @@ def _at(places: tuple[np.ndarray, np.ndarray], image: np.ndarray) -> np.ndarray:
 
 def _blended(now: np.ndarray, before: np.ndarray, doubt: np.ndarray, kept: float) -> np.ndarray:
     """Return `now` with a share of `before`, which falls from `kept` to 0 as doubt, (h, w) uint8, grows."""
-    shares = kept * np.clip(1 - np.arange(256, dtype=np.float32) / UNEXPLAINED, 0, 1)
-    share = cv2.LUT(doubt, shares)
+    share = cv2.LUT(doubt, kept * _EXPLAINED)
     return cv2.blendLinear(before, now, share, 1 - share)

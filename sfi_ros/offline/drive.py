@@ -126,7 +126,7 @@ class _SyntheticFrames:
         last: PlanarPose | None = None
         for number in range(round(_SYNTHETIC_SECONDS * self._street.rate)):
             pose = self._street.vehicle(number)
-            if last is None or _apart(pose, last) >= spacing:
+            if last is None or pose.moved(last) >= spacing:
                 last = pose
                 yield number
 
@@ -154,7 +154,7 @@ class _RecordedFrames:
             pose, told = self._track.at(stamp), self._told.at(stamp)
             if pose is None or told is None:
                 yield Unreadable(image.frame.place or image.frame.name, "there is no odometry for its stamp")
-            elif last is None or _apart(pose, last) >= self._options.spacing:
+            elif last is None or pose.moved(last) >= self._options.spacing:
                 last = pose
                 height, width = image.frame.image.shape[:2]
                 calibration, camera = self._layout.camera(self._calibration, None, (width, height))
@@ -175,11 +175,7 @@ class _RecordedFrames:
             for connection, _, data in bag.messages(connections):
                 try:
                     message = bag.deserialize(data, connection.msgtype)
-                    where = message.pose.pose
-                    turned = where.orientation
-                    pose = PlanarPose.from_odometry(
-                        (where.position.x, where.position.y), (turned.x, turned.y, turned.z, turned.w)
-                    )
+                    pose = PlanarPose.from_message(message.pose.pose)
                 except (ImageError, OptionError):  # a damaged message, or numbers that are none: others are there
                     continue
                 times.append(message.header.stamp.sec * 10**9 + message.header.stamp.nanosec)
@@ -188,8 +184,3 @@ class _RecordedFrames:
         if not poses:
             raise BagError(f"{printable(path)} has no message on {topic} that can be used")
         return Track(times, poses)
-
-
-def _apart(one: PlanarPose, other: PlanarPose) -> float:
-    """Metres between two poses; a turn by a radian counts five."""
-    return one.distance(other) + 5.0 * abs(math.remainder(one.yaw - other.yaw, 2 * math.pi))

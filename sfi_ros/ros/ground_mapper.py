@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from dataclasses import asdict
 from typing import Any, Final
 
 from builtin_interfaces.msg import Time
@@ -33,7 +34,7 @@ _REMEMBERED: Final = 1000  # messages of odometry: ten seconds of a fast one
 _WAITING: Final = 5  # layouts that wait for the odometry of their stamp
 _NEAR: Final = 10**9  # nanoseconds from a layout within which odometry tells about it
 _WENT_BACK: Final = 10**9  # nanoseconds that a stamp lies before the newest one where time jumped: another drive
-_COSTS: Final = {"road": 0, "sidewalk": 50, "other": 100, "inferred": 20}
+_COSTS: Final = asdict(Costs())
 _STALE: Final = 2.0  # seconds without a layout
 
 
@@ -79,12 +80,8 @@ class GroundMapper(Node):
         self.get_logger().info("waiting for inpaint/layout_cells and odom")
 
     def _take_odometry(self, message: Odometry) -> None:
-        where = message.pose.pose
-        turned = where.orientation
         try:
-            pose = PlanarPose.from_odometry(
-                (where.position.x, where.position.y), (turned.x, turned.y, turned.z, turned.w)
-            )
+            pose = PlanarPose.from_message(message.pose.pose)
         except OptionError as error:
             self._problem = str(error)
             return

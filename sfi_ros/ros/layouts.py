@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from sfi_ros.ros.qos import latched_qos, overridable, result_qos
 from sfi_ros.ros.stamps import nanoseconds
 from sfi_ros.visualization import layout_picture
 
-_COSTS = ("road", "sidewalk", "other", "inferred")
+_COSTS = tuple(field.name for field in fields(Costs))
 _WENT_BACK = 500_000_000  # nanoseconds that a stamp lies before the one before it where time jumped
 
 
