@@ -20,6 +20,7 @@ from sfi_ros.frames.encodings import decode_compressed, to_rgb, warn_of_depth
 from sfi_ros.frames.frame import Frame, Unreadable
 from sfi_ros.frames.limits import FILE_MEGAPIXELS, MAX_SIGNIFICANT_BITS
 from sfi_ros.frames.names import UniqueNames, printable
+from sfi_ros.frames.stamps import nanoseconds
 
 __all__ = ["COMPRESSED", "IMAGE", "INFO", "BagError", "BagSource", "decode", "info_topic"]
 __all__ += ["is_bag", "opened", "rosbags_module"]
@@ -192,7 +193,7 @@ def _images_of(bag: Bag, topic: str) -> list[Any]:
 
 
 def _name(stamp: Any, at: int) -> str:
-    return str(stamp.sec * 10**9 + stamp.nanosec or at)
+    return str(nanoseconds(stamp) or at)
 
 
 def as_ros2(info: Any) -> Any:

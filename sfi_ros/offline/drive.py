@@ -16,13 +16,14 @@ from sfi_ros.frames.frame import Frame, SourceError, Unreadable
 from sfi_ros.frames.limits import MAX_SIGNIFICANT_BITS
 from sfi_ros.frames.names import printable
 from sfi_ros.frames.sources import SYNTHETIC, UNSEEN_SEED
+from sfi_ros.frames.stamps import nanoseconds
 from sfi_ros.geometry.calibration import Calibration
 from sfi_ros.geometry.motion import PlanarPose, Track
 from sfi_ros.offline.layouts import LayoutOptions
+from sfi_ros.offline.run import SYNTHETIC_FRAMES
 from sfi_ros.synthetic import SyntheticStreet
 
 ODOMETRY: Final = "nav_msgs/msg/Odometry"
-SYNTHETIC_FRAMES: Final = 100
 _SYNTHETIC_SECONDS: Final = 600  # of street that are looked through for frames: some kilometres
 
 
@@ -150,7 +151,7 @@ class _RecordedFrames:
             if isinstance(image.frame, Unreadable):
                 yield image.frame
                 continue
-            stamp = image.header.stamp.sec * 10**9 + image.header.stamp.nanosec
+            stamp = nanoseconds(image.header.stamp)
             pose, told = self._track.at(stamp), self._told.at(stamp)
             if pose is None or told is None:
                 yield Unreadable(image.frame.place or image.frame.name, "there is no odometry for its stamp")
@@ -178,7 +179,7 @@ class _RecordedFrames:
                     pose = PlanarPose.from_message(message.pose.pose)
                 except (ImageError, OptionError):  # a damaged message, or numbers that are none: others are there
                     continue
-                times.append(message.header.stamp.sec * 10**9 + message.header.stamp.nanosec)
+                times.append(nanoseconds(message.header.stamp))
                 poses.append(pose)
                 self.frame_id = message.header.frame_id or self.frame_id
         if not poses:

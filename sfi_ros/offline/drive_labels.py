@@ -30,6 +30,7 @@ from sfi_ros.geometry.sightings import Sightings
 from sfi_ros.inference import Scene
 from sfi_ros.offline.drive import DriveFrame
 from sfi_ros.offline.layouts import LayoutOptions
+from sfi_ros.offline.picture_file import write_picture
 
 DATASET: Final = ("images", "labels", "background", "classes.yaml")
 """What the folder holds."""
@@ -103,7 +104,7 @@ class DriveLabels:
         photo = frame.image
         if photo.shape[:2] != scene.foreground.shape:
             photo = cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
-        self._write("images", frame.name, cv2.cvtColor(photo, cv2.COLOR_RGB2BGR))
+        self._write("images", frame.name, photo)
         visible = np.where(scene.foreground != 0, np.uint8(FOREGROUND), scene.background)
         visible[own != 0] = IGNORE
         for number, counts in enumerate(self._confidences):
@@ -119,7 +120,7 @@ class DriveLabels:
         for name, camera, vehicle in self._frames:
             scratch = self._path(SCRATCH, name)
             scene = cv2.imdecode(np.fromfile(scratch, np.uint8), cv2.IMREAD_UNCHANGED)
-            visible, confidence, own = cv2.split(scene)
+            own, confidence, visible = cv2.split(scene)  # OpenCV reads the last channel first
             self._write("labels", name, np.where(confidence >= sure[visible], visible, IGNORE).astype(np.uint8))
             foreground = ((visible == FOREGROUND) & (own == 0)).astype(np.uint8)
             behind = self._sightings.behind(camera, vehicle, foreground)
@@ -134,8 +135,7 @@ class DriveLabels:
         return self._folder / kind / f"{name}.png"
 
     def _write(self, kind: str, name: str, picture: np.ndarray) -> None:
-        _, encoded = cv2.imencode(".png", picture)
-        write_bytes(self._path(kind, name), encoded.data)
+        write_picture(self._path(kind, name), picture)
 
 
 def _sure_from(pixels: np.ndarray) -> int:

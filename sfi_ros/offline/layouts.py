@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from sfi_ros.errors import OptionError
-from sfi_ros.files import make_folder, write_bytes
+from sfi_ros.files import make_folder
 from sfi_ros.frames.frame import Frame
 from sfi_ros.frames.own_vehicle import read_own_vehicle
 from sfi_ros.geometry.calibration import Calibration
@@ -21,6 +21,7 @@ from sfi_ros.geometry.occupancy import Costs
 from sfi_ros.geometry.pose import CameraPose
 from sfi_ros.inference import Scene
 from sfi_ros.offline.map_files import write_map_server, write_npz
+from sfi_ros.offline.picture_file import write_picture
 from sfi_ros.visualization import layout_picture
 
 LAYOUT: Final = "layout"
@@ -150,8 +151,7 @@ class LayoutFolder:
         Raises:
             WriteError: one of them cannot be written.
         """
-        _, encoded = cv2.imencode(".png", cv2.cvtColor(layout_picture(layout), cv2.COLOR_RGB2BGR))
-        write_bytes(self.folder / f"{name}.png", encoded.data)
+        write_picture(self.folder / f"{name}.png", layout_picture(layout))
         write_npz(self.folder / f"{name}.npz", layout, objects=layout.objects, depth=layout.depth)
         write_map_server(self.folder, name, Costs().of(layout), layout.grid)
 

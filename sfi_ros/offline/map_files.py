@@ -7,13 +7,13 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-import cv2
 import numpy as np
 
 from sfi_ros.files import write_bytes
 from sfi_ros.geometry.ground import GroundGrid
 from sfi_ros.geometry.layout import GroundLayout
 from sfi_ros.geometry.occupancy import Costs
+from sfi_ros.offline.picture_file import write_picture
 from sfi_ros.visualization import layout_picture
 
 MAP_FILES: Final = ("map.pgm", "map.yaml", "map.png", "map.npz")
@@ -34,8 +34,7 @@ def write_map_server(folder: Path, name: str, costs: np.ndarray, grid: GroundGri
         WriteError: they cannot be written.
     """
     picture = np.ascontiguousarray(costs[::-1].astype(np.uint8))  # -1 is 255; pictures begin at the largest y
-    _, encoded = cv2.imencode(".pgm", picture)
-    write_bytes(folder / f"{name}.pgm", encoded.data)
+    write_picture(folder / f"{name}.pgm", picture)
     lines = {
         "image": json.dumps(f"{name}.pgm"),  # which YAML reads, too, whatever the name holds
         "mode": "raw",
@@ -82,7 +81,5 @@ def write_map(folder: Path, layout: GroundLayout, track: np.ndarray) -> None:
         WriteError: they cannot be written.
     """
     write_map_server(folder, "map", Costs().of(layout), layout.grid)
-    picture = layout_picture(layout)
-    _, encoded = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-    write_bytes(folder / "map.png", encoded.data)
+    write_picture(folder / "map.png", layout_picture(layout))
     write_npz(folder / "map.npz", layout, track=track)

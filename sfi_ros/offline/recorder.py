@@ -12,11 +12,12 @@ from typing import Any, Final
 import cv2
 import numpy as np
 
-from sfi_ros.files import make_folder, write_bytes
+from sfi_ros.files import make_folder
 from sfi_ros.frames.frame import Frame
 from sfi_ros.geometry.layout import GroundLayout, lay_out
 from sfi_ros.inference import Scene, Timing
 from sfi_ros.offline.layouts import LAYOUT, LayoutFolder, LayoutOptions, beside
+from sfi_ros.offline.picture_file import write_picture
 from sfi_ros.offline.prefetch import BackgroundCalls
 from sfi_ros.offline.summary import finite
 from sfi_ros.offline.video import Video
@@ -86,7 +87,7 @@ class PictureFolder:
         view = SceneView(scene, frame.image)
         pictures = {name: output.make(view) for name, output in self._outputs.items()}
         for name, picture in pictures.items():
-            self._write(self._path(name, frame.name), picture)
+            write_picture(self._path(name, frame.name), picture)
         shown = self._shown(frame, scene, pictures["overlay"])
         if self.layouts is not None and shown.layout is not None:
             self.layouts.write(frame.name, shown.layout)
@@ -127,7 +128,7 @@ class PictureFolder:
                 np.empty((scene.foreground.shape[0], 0, 3), np.uint8), layout, scene.foreground.shape[1]
             )
         make_folder(self.folder / _COMPARISON)
-        self._write(self.folder / _COMPARISON / f"{frame.name}.png", side_by_side(panels))
+        write_picture(self.folder / _COMPARISON / f"{frame.name}.png", side_by_side(panels))
 
     def read(self, name: str) -> Scene | None:
         """Return mask and classes that an earlier run wrote for a frame, without confidence, probability and timing.
@@ -151,13 +152,6 @@ class PictureFolder:
 
     def _path(self, folder: str, name: str) -> Path:
         return self.folder / folder / f"{name}.{'png' if self._outputs[folder].encoding == 'mono8' else 'jpg'}"
-
-    @staticmethod
-    def _write(path: Path, picture: np.ndarray) -> None:
-        if picture.ndim == 3:
-            picture = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
-        _, encoded = cv2.imencode(path.suffix, picture)
-        write_bytes(path, encoded.data)
 
 
 def _read(path: Path) -> np.ndarray | None:

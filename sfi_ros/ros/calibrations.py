@@ -11,9 +11,9 @@ from rclpy.qos import DurabilityPolicy
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo
 
+from sfi_ros.frames.stamps import nanoseconds
 from sfi_ros.geometry.calibration import Calibration, CalibrationError
 from sfi_ros.ros.qos import camera_qos, latched_qos, overridable
-from sfi_ros.ros.stamps import nanoseconds
 
 _KEPT: Final = 30  # messages, about a second of them
 _NEAR: Final = 10**9  # nanoseconds that the stamps of one camera's image and calibration may lie apart

@@ -12,11 +12,11 @@ from rclpy.subscription import Subscription
 from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import CompressedImage, Image
 
+from sfi_ros.frames.stamps import nanoseconds
 from sfi_ros.ros.dds import lost_images_remedy
 from sfi_ros.ros.mailbox import Mailbox
 from sfi_ros.ros.monitor import COMPARABLE, Monitor
 from sfi_ros.ros.qos import camera_qos, overridable, publisher_problems
-from sfi_ros.ros.stamps import nanoseconds
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks

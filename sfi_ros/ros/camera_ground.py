@@ -11,6 +11,7 @@ from std_msgs.msg import Header
 
 from sfi_ros.errors import SfiError
 from sfi_ros.frames.own_vehicle import read_own_vehicle
+from sfi_ros.frames.stamps import nanoseconds
 from sfi_ros.geometry.calibration import CalibrationError
 from sfi_ros.geometry.ground import GroundGrid
 from sfi_ros.geometry.ground_points import GroundPoints
@@ -23,7 +24,6 @@ from sfi_ros.ros.ground_messages import PointsMessage
 from sfi_ros.ros.parameters import CameraParameters
 from sfi_ros.ros.poses import CameraPoses
 from sfi_ros.ros.qos import overridable, result_qos
-from sfi_ros.ros.stamps import nanoseconds
 
 _TOLERATED = 3.0  # seconds of images without a layout before the log says so: calibrations and transforms may come late
 

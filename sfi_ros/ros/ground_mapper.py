@@ -22,13 +22,13 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import PointCloud2
 
 from sfi_ros.errors import OptionError
+from sfi_ros.frames.stamps import nanoseconds
 from sfi_ros.geometry.ground_map import GroundMap
 from sfi_ros.geometry.motion import PlanarPose, Track
 from sfi_ros.geometry.occupancy import Costs
 from sfi_ros.ros.ground_messages import layout_of, occupancy_message
 from sfi_ros.ros.parameters import warn_of_unknown
 from sfi_ros.ros.qos import latched_qos, overridable
-from sfi_ros.ros.stamps import nanoseconds
 
 _REMEMBERED: Final = 1000  # messages of odometry: ten seconds of a fast one
 _WAITING: Final = 5  # layouts that wait for the odometry of their stamp

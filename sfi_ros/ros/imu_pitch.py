@@ -10,8 +10,8 @@ from typing import Final
 from rclpy.node import Node
 from sensor_msgs.msg import Imu
 
+from sfi_ros.frames.stamps import nanoseconds
 from sfi_ros.ros.qos import camera_qos, overridable
-from sfi_ros.ros.stamps import nanoseconds
 
 _KEPT: Final = 400  # messages: seconds of them, so that a late image finds its own
 

@@ -15,6 +15,7 @@ from sensor_msgs.msg import Image, PointCloud2
 from std_msgs.msg import Header
 
 from sfi_ros.classes import IGNORE
+from sfi_ros.frames.stamps import nanoseconds
 from sfi_ros.geometry.fusion import fuse
 from sfi_ros.geometry.ground import GroundGrid
 from sfi_ros.geometry.layout import OUT_OF_VIEW, GroundLayout
@@ -23,7 +24,6 @@ from sfi_ros.ros.ground_messages import GridMap, cells_message, grid_map_message
 from sfi_ros.ros.image_messages import image_message
 from sfi_ros.ros.parameters import Parameters
 from sfi_ros.ros.qos import latched_qos, overridable, result_qos
-from sfi_ros.ros.stamps import nanoseconds
 from sfi_ros.visualization import layout_picture
 
 _COSTS = tuple(field.name for field in fields(Costs))

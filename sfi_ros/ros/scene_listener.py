@@ -13,10 +13,10 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 
 from sfi_ros.frames.encodings import view
+from sfi_ros.frames.stamps import nanoseconds
 from sfi_ros.inference import Scene, Timing
 from sfi_ros.outputs import SCENE_OUTPUTS, scene_of
 from sfi_ros.ros.image_messages import rgb_of
-from sfi_ros.ros.stamps import nanoseconds
 
 _NO_TIMING = Timing(0.0, 0.0, 0.0)  # the node tells its times in diagnostics
 

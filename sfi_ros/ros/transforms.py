@@ -9,8 +9,8 @@ from rclpy.node import Node
 from rclpy.time import Time
 
 from sfi_ros.errors import SfiError
+from sfi_ros.frames.stamps import nanoseconds
 from sfi_ros.geometry.pose import CameraPose
-from sfi_ros.ros.stamps import nanoseconds
 
 try:
     import tf2_ros

@@ -19,11 +19,11 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, Imu
 
 from sfi_ros.frames.encodings import view
 from sfi_ros.frames.sources import Frame
+from sfi_ros.frames.stamps import nanoseconds
 from sfi_ros.ros import player as player_module
 from sfi_ros.ros.image_messages import rgb_of
 from sfi_ros.ros.imu_pitch import pitch_of
 from sfi_ros.ros.spinning import spun_by_a_thread
-from sfi_ros.ros.stamps import nanoseconds
 from sfi_ros.ros.stopping import REFUSED
 from sfi_ros.ros.timeline import Step
 from sfi_ros.synthetic import SyntheticStreet
