@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import Transition
@@ -241,6 +242,14 @@ class Probe:
     def _remember(self, message: DiagnosticArray) -> None:
         for status in message.status:
             self._statuses[status.name] = status
+
+
+@pytest.fixture(scope="module")
+def probe():
+    """A node of the tests, for the tests of one file."""
+    probe = Probe()
+    yield probe
+    probe.close()
 
 
 class Inbox:

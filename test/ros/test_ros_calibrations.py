@@ -8,7 +8,7 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed (pip install sfi_ros
 
 import rclpy
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from ros_harness import Probe, wait_for
+from ros_harness import wait_for
 from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 
@@ -17,17 +17,11 @@ from sfi_ros.ros.calibrations import Calibrations
 from sfi_ros.ros.camera_info import camera_info_message
 from sfi_ros.ros.topics import camera_info_topic, camera_topics, image_topic
 
+pytest_plugins = ["ros_harness"]
 pytestmark = pytest.mark.timeout(600)
 SECOND = 10**9
 VOLATILE = QoSProfile(depth=10)
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL, reliability=ReliabilityPolicy.RELIABLE)
-
-
-@pytest.fixture(scope="module")
-def probe():
-    probe = Probe()
-    yield probe
-    probe.close()
 
 
 @pytest.fixture

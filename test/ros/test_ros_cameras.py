@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("rclpy", reason="ROS 2 is not installed (pip install sfi_ros[ros])")
 
 import rclpy
-from ros_harness import Camera, Probe, Process, small_weights, stamp_of, wait_for
+from ros_harness import Camera, Process, small_weights, stamp_of, wait_for
 from sensor_msgs.msg import CameraInfo, CompressedImage
 from std_msgs.msg import Header
 
@@ -26,14 +26,8 @@ from sfi_ros.ros.parameters import Parameters
 from sfi_ros.ros.worker import Worker
 from sfi_ros.synthetic import SyntheticStreet
 
+pytest_plugins = ["ros_harness"]
 pytestmark = pytest.mark.timeout(1200)
-
-
-@pytest.fixture(scope="module")
-def probe():
-    probe = Probe()
-    yield probe
-    probe.close()
 
 
 @pytest.fixture(scope="module")

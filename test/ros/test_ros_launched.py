@@ -19,20 +19,14 @@ pytest.importorskip("launch_ros", reason="launch_ros is not installed: not on Py
 pytest.importorskip("ros2launch", reason="ros2launch is not installed: not on PyPI")
 
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix
-from ros_harness import PATIENCE, Camera, Probe, installed_environment, small_weights, wait_for
+from ros_harness import PATIENCE, Camera, installed_environment, small_weights, wait_for
 
 from sfi_ros.ros.dds import PROFILE, VARIABLES
 
+pytest_plugins = ["ros_harness"]
 pytestmark = pytest.mark.timeout(1800)
 ROS2 = [sys.executable, "-c", "import sys; from ros2cli.cli import main; sys.exit(main())"]
 _MARK = "SFI_ROS_TEST_LAUNCH"
-
-
-@pytest.fixture(scope="module")
-def probe():
-    probe = Probe()
-    yield probe
-    probe.close()
 
 
 @pytest.fixture

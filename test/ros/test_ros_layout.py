@@ -13,7 +13,7 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed (pip install sfi_ros
 from builtin_interfaces.msg import Time
 from nav_msgs.msg import OccupancyGrid
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
-from ros_harness import Camera, Probe, Process, stamp_of, wait_for
+from ros_harness import Camera, Process, stamp_of, wait_for
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
 from sfi_ros.frames.encodings import view
@@ -28,6 +28,7 @@ from sfi_ros.ros.camera_info import camera_info_message
 from sfi_ros.ros.ground_messages import POINT, grid_map_message
 from sfi_ros.synthetic import SyntheticStreet
 
+pytest_plugins = ["ros_harness"]
 pytestmark = pytest.mark.timeout(1200)
 FRAME = 20
 SIZE = (320, 160)
@@ -37,13 +38,6 @@ POSES = {"front": CameraPose(1.4, pitch=0.02, x=1.0), "rear": CameraPose(1.4, pi
 STATIC_LAYER = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 SEMANTIC_LAYER = QoSProfile(depth=50, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.BEST_EFFORT)
 LABELS = QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-
-
-@pytest.fixture(scope="module")
-def probe():
-    probe = Probe()
-    yield probe
-    probe.close()
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed (pip install sfi_ros[ros])")
 
-from ros_harness import Camera, Probe, Process, small_weights, stamp_of, wait_for
+from ros_harness import Camera, Process, small_weights, stamp_of, wait_for
 from safetensors import safe_open
 from safetensors.torch import save_file
 from sensor_msgs.msg import Image
@@ -19,14 +19,8 @@ from sfi_ros.network import checkpoint, zoo
 from sfi_ros.ros.stopping import REFUSED
 from sfi_ros.synthetic import SyntheticStreet
 
+pytest_plugins = ["ros_harness"]
 pytestmark = pytest.mark.timeout(1200)
-
-
-@pytest.fixture(scope="module")
-def probe():
-    probe = Probe()
-    yield probe
-    probe.close()
 
 
 def with_other_classes(path, good):

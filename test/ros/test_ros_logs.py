@@ -10,20 +10,14 @@ import pytest
 pytest.importorskip("rclpy", reason="ROS 2 is not installed (pip install sfi_ros[ros])")
 
 from rcl_interfaces.msg import Log
-from ros_harness import Probe, wait_for
+from ros_harness import wait_for
 
 from sfi_ros.inference import DefaultWeightsMissing
 from sfi_ros.ros.logs import RoutedLogs
 
+pytest_plugins = ["ros_harness"]
 pytestmark = pytest.mark.timeout(600)
 DEBUG, INFO, WARN, ERROR = 10, 20, 30, 40
-
-
-@pytest.fixture(scope="module")
-def probe():
-    probe = Probe()
-    yield probe
-    probe.close()
 
 
 @pytest.fixture

@@ -8,24 +8,18 @@ import pytest
 pytest.importorskip("rclpy", reason="ROS 2 is not installed (pip install sfi_ros[ros])")
 
 from rclpy.utilities import get_rmw_implementation_identifier
-from ros_harness import Probe, Process, small_weights, wait_for
+from ros_harness import Process, small_weights, wait_for
 
 from sfi_ros.ros.dds import PROFILE, VARIABLES
 from sfi_ros.synthetic import SyntheticStreet
 
+pytest_plugins = ["ros_harness"]
 pytestmark = [
     pytest.mark.timeout(1200),
     pytest.mark.skipif(
         not get_rmw_implementation_identifier().startswith("rmw_fastrtps"), reason="the profile is for Fast DDS"
     ),
 ]
-
-
-@pytest.fixture(scope="module")
-def probe():
-    probe = Probe()
-    yield probe
-    probe.close()
 
 
 @pytest.fixture(scope="module")

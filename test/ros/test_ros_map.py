@@ -13,7 +13,7 @@ from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Point, Quaternion
 from nav_msgs.msg import OccupancyGrid, Odometry
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from ros_harness import Probe, Process, wait_for
+from ros_harness import Process, wait_for
 from sensor_msgs.msg import PointCloud2
 
 from sfi_ros.errors import OptionError
@@ -24,6 +24,7 @@ from sfi_ros.geometry.occupancy import Costs
 from sfi_ros.ros.ground_messages import CELL, cells_message, layout_of, points_message
 from sfi_ros.synthetic import SyntheticStreet
 
+pytest_plugins = ["ros_harness"]
 pytestmark = pytest.mark.timeout(1200)
 GRID = GroundGrid(0.0, 25.0, -10.0, 10.0, 0.2)
 STREET = SyntheticStreet(4, 192, 96)
@@ -40,13 +41,6 @@ def layouts() -> list[GroundLayout]:
         certain = np.full(frame.foreground.shape, 250, np.uint8)
         found.append(make(STREET.calibration, STREET.pose(number), frame.foreground, frame.background, certain))
     return found
-
-
-@pytest.fixture(scope="module")
-def probe():
-    probe = Probe()
-    yield probe
-    probe.close()
 
 
 def stamp(number: int) -> Time:

@@ -15,7 +15,7 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed (pip install sfi_ros
 import rclpy
 from builtin_interfaces.msg import Time as StampMessage
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from ros_harness import Camera, Probe, Process, small_weights, stamp_of, wait_for
+from ros_harness import Camera, Process, small_weights, stamp_of, wait_for
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from sfi_ros.frames.encodings import view
@@ -28,15 +28,9 @@ from sfi_ros.ros.image_messages import image_message
 from sfi_ros.synthetic import SyntheticStreet
 from sfi_ros.visualization import colorize, overlay
 
+pytest_plugins = ["ros_harness"]
 pytestmark = pytest.mark.timeout(1200)
 IMAGE_RESULTS = tuple(output.name for output in OUTPUTS)
-
-
-@pytest.fixture(scope="module")
-def probe():
-    probe = Probe()
-    yield probe
-    probe.close()
 
 
 @pytest.fixture(scope="module")

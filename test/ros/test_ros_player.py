@@ -13,7 +13,7 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed (pip install sfi_ros
 from nav_msgs.msg import Odometry
 from rcl_interfaces.msg import Log
 from ros_bags import START, write_bag
-from ros_harness import Probe, Process, small_weights, stamp_of, wait_for
+from ros_harness import Process, small_weights, stamp_of, wait_for
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, Imu
 
@@ -28,15 +28,9 @@ from sfi_ros.ros.stopping import REFUSED
 from sfi_ros.ros.timeline import Step
 from sfi_ros.synthetic import SyntheticStreet
 
+pytest_plugins = ["ros_harness"]
 pytestmark = pytest.mark.timeout(1200)
 SECOND = 10**9
-
-
-@pytest.fixture(scope="module")
-def probe():
-    probe = Probe()
-    yield probe
-    probe.close()
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ pytest.importorskip("rclpy", reason="ROS 2 is not installed (pip install sfi_ros
 import rclpy
 from geometry_msgs.msg import Quaternion, TransformStamped
 from rclpy.parameter import Parameter
-from ros_harness import Probe, wait_for
+from ros_harness import wait_for
 from sensor_msgs.msg import Imu
 
 from sfi_ros.geometry.pose import CameraPose
@@ -21,15 +21,9 @@ from sfi_ros.ros.parameters import Parameters
 from sfi_ros.ros.poses import CameraPoses
 from sfi_ros.ros.transforms import NEWEST, PoseError, Transforms
 
+pytest_plugins = ["ros_harness"]
 pytestmark = pytest.mark.timeout(600)
 SECOND = 10**9
-
-
-@pytest.fixture(scope="module")
-def probe():
-    probe = Probe()
-    yield probe
-    probe.close()
 
 
 def stamped(message, stamp: int):

@@ -20,15 +20,9 @@ from ros_harness import STOP_SIGNALS, Camera, Probe, Process, small_weights, wai
 from sfi_ros.network import checkpoint, zoo
 from sfi_ros.ros.stopping import LAUNCH_PID
 
+pytest_plugins = ["ros_harness"]
 pytestmark = pytest.mark.timeout(1200)
 SIGNALS = pytest.mark.parametrize("number", STOP_SIGNALS)
-
-
-@pytest.fixture(scope="module")
-def probe():
-    probe = Probe()
-    yield probe
-    probe.close()
 
 
 def end(process: Process, number: int) -> None:
