@@ -39,8 +39,17 @@ class SyntheticSource:
     def __iter__(self) -> Iterator[Frame | Unreadable]:
         """Render frame after frame."""
         numbers = itertools.count(self._start) if self._stop is None else range(self._start, self._stop)
-        for number in numbers:
-            truth = self.street.frame(number)
-            name = f"frame_{number:06d}"
-            pose, vehicle = self.street.pose(number), self.street.vehicle(number)
-            yield Frame(name, truth.image, truth, calibration=self.street.calibration, pose=pose, vehicle=vehicle)
+        return (street_frame(self.street, number) for number in numbers)
+
+
+def street_frame(street: SyntheticStreet, number: int) -> Frame:
+    """Render a frame of a street, with all that the street knows about it."""
+    truth = street.frame(number)
+    return Frame(
+        f"frame_{number:06d}",
+        truth.image,
+        truth,
+        calibration=street.calibration,
+        pose=street.pose(number),
+        vehicle=street.vehicle(number),
+    )

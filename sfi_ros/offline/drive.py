@@ -17,6 +17,7 @@ from sfi_ros.frames.limits import MAX_SIGNIFICANT_BITS
 from sfi_ros.frames.names import printable
 from sfi_ros.frames.sources import SYNTHETIC, UNSEEN_SEED
 from sfi_ros.frames.stamps import nanoseconds
+from sfi_ros.frames.synthetic_street import street_frame
 from sfi_ros.geometry.calibration import Calibration
 from sfi_ros.geometry.motion import PlanarPose, Track
 from sfi_ros.offline.layouts import LayoutOptions
@@ -25,19 +26,6 @@ from sfi_ros.synthetic import SyntheticStreet
 
 ODOMETRY: Final = "nav_msgs/msg/Odometry"
 _SYNTHETIC_SECONDS: Final = 600  # of street that are looked through for frames: some kilometres
-
-
-@dataclass(frozen=True)
-class DriveFrame:
-    """A frame and where it was taken.
-
-    Attributes:
-        frame: with its calibration and the camera's pose on the vehicle.
-        vehicle: pose of the vehicle.
-    """
-
-    frame: Frame
-    vehicle: PlanarPose
 
 
 @dataclass(frozen=True)
@@ -65,7 +53,7 @@ class DriveOptions:
 
 
 class Drive:
-    """Frames in order, far enough from each other; iterating again starts again.
+    """Frames in order, far enough from each other, with calibration, pose and vehicle; iterating again starts again.
 
     Args:
         source: "synthetic" or a recording.
@@ -86,7 +74,7 @@ class Drive:
             raise OptionError(f"the spacing of frames must be 0 or more metres, not {options.spacing:g}")
         self._options = options
         self.frame_id, self.length = "odom", options.limit
-        self._frames: Iterable[DriveFrame | Unreadable]
+        self._frames: Iterable[Frame | Unreadable]
         if source == SYNTHETIC:
             self.length = options.limit or SYNTHETIC_FRAMES
             self._frames = _SyntheticFrames(options, self.length)
@@ -96,12 +84,12 @@ class Drive:
         else:
             raise SourceError(f"{printable(source)} has no odometry: map '{SYNTHETIC}', a rosbag2 or a ROS 1 bag")
 
-    def __iter__(self) -> Iterator[DriveFrame | Unreadable]:
+    def __iter__(self) -> Iterator[Frame | Unreadable]:
         """Read or render frame after frame."""
         taken = 0
         for frame in self._frames:
             yield frame
-            taken += isinstance(frame, DriveFrame)
+            taken += isinstance(frame, Frame)
             if taken == self.length:
                 return
 
@@ -115,12 +103,9 @@ class _SyntheticFrames:
         track = Track(numbers, [self._street.vehicle(number) for number in numbers])
         self._poses = dict(zip(numbers, track.noisy(*options.noise, seed=options.seed).poses(), strict=True))
 
-    def __iter__(self) -> Iterator[DriveFrame]:
-        for number, pose in self._poses.items():
-            truth = self._street.frame(number)
-            calibration, camera = self._street.calibration, self._street.pose(number)
-            frame = Frame(f"frame_{number:06d}", truth.image, truth, calibration=calibration, pose=camera)
-            yield DriveFrame(frame, pose)
+    def __iter__(self) -> Iterator[Frame]:
+        for number, told in self._poses.items():
+            yield replace(street_frame(self._street, number), vehicle=told)
 
     def _spaced(self, spacing: float) -> Iterator[int]:
         """Yield the frames that are far enough from the last one."""
@@ -145,7 +130,7 @@ class _RecordedFrames:
         self._calibration = None if message is None else Calibration.from_message(message)
         layout.require_camera(calibrated=message is not None)
 
-    def __iter__(self) -> Iterator[DriveFrame | Unreadable]:
+    def __iter__(self) -> Iterator[Frame | Unreadable]:
         last: PlanarPose | None = None
         for image in self._images.recorded():
             if isinstance(image.frame, Unreadable):
@@ -159,7 +144,7 @@ class _RecordedFrames:
                 last = pose
                 height, width = image.frame.image.shape[:2]
                 calibration, camera = self._layout.camera(self._calibration, None, (width, height))
-                yield DriveFrame(replace(image.frame, calibration=calibration, pose=camera), told)
+                yield replace(image.frame, calibration=calibration, pose=camera, vehicle=told)
 
     def _read_track(self) -> Track:
         path, wanted = self._path, self._options.odometry

@@ -23,12 +23,12 @@ import numpy as np
 
 from sfi_ros.classes import BACKGROUND_CLASSES, IGNORE
 from sfi_ros.files import make_folder, write_bytes
+from sfi_ros.frames.frame import Frame
 from sfi_ros.geometry.ground import GroundCamera
 from sfi_ros.geometry.ground_table import own_vehicle_mask
 from sfi_ros.geometry.motion import PlanarPose
 from sfi_ros.geometry.sightings import Sightings
 from sfi_ros.inference import Scene
-from sfi_ros.offline.drive import DriveFrame
 from sfi_ros.offline.layouts import LayoutOptions
 from sfi_ros.offline.picture_file import write_picture
 
@@ -90,17 +90,16 @@ class DriveLabels:
             make_folder(folder / name)
         write_bytes(folder / DATASET[3], _CLASSES.encode())
 
-    def add(self, item: DriveFrame, scene: Scene) -> None:
+    def add(self, frame: Frame, scene: Scene) -> None:
         """Write photo and labels of a frame, and let it vote."""
-        frame = item.frame
-        assert frame.calibration is not None and frame.pose is not None
+        assert frame.calibration is not None and frame.pose is not None and frame.vehicle is not None
         height, width = scene.foreground.shape
         size = (width, height)
         camera = GroundCamera.of(frame.calibration, frame.pose, size, rectified=self._layout.rectified)
         own = np.zeros((height, width), np.uint8)
         if self._own_vehicle is not None:
             own = own_vehicle_mask(self._own_vehicle, frame.calibration.image_size, size)
-        self._sightings.add(camera, item.vehicle, scene.foreground | own, scene.background, scene.confidence)
+        self._sightings.add(camera, frame.vehicle, scene.foreground | own, scene.background, scene.confidence)
         photo = frame.image
         if photo.shape[:2] != scene.foreground.shape:
             photo = cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
@@ -110,7 +109,7 @@ class DriveLabels:
         for number, counts in enumerate(self._confidences):
             counts += np.bincount(scene.confidence[visible == number], minlength=256)
         self._write(SCRATCH, frame.name, cv2.merge([visible, scene.confidence, own]))
-        self._frames.append((frame.name, camera, item.vehicle))
+        self._frames.append((frame.name, camera, frame.vehicle))
 
     def finish(self) -> LabelCounts:
         """Write what is seen, and what lies behind the objects, of all frames."""

@@ -23,7 +23,7 @@ from sfi_ros.geometry.motion import PlanarPose
 from sfi_ros.geometry.whole_map import WholeMap
 from sfi_ros.inference import InferenceEngine, Scene
 from sfi_ros.offline.agreement_report import REPORT_FILES, write_report
-from sfi_ros.offline.drive import Drive, DriveFrame, DriveOptions
+from sfi_ros.offline.drive import Drive, DriveOptions
 from sfi_ros.offline.drive_labels import DATASET, SCRATCH, DriveLabels
 from sfi_ros.offline.layouts import LayoutOptions
 from sfi_ros.offline.map_files import MAP_FILES, write_map
@@ -173,19 +173,17 @@ def map_drive(
     track: list[PlanarPose] = []
     skipped: list[Unreadable] = []
     interrupted = False
-    items: Iterable[DriveFrame | Unreadable]
+    items: Iterable[Frame | Unreadable]
     with closing(prefetch(drive)) as items:
         for item in items:
-            scene = infer(item.frame) if isinstance(item, DriveFrame) else item
-            if isinstance(scene, Unreadable) or isinstance(item, Unreadable):
-                lost = scene if isinstance(scene, Unreadable) else item
-                assert isinstance(lost, Unreadable)
-                skipped.append(lost)
-                report.skipped(lost.name, lost.reason)
+            scene = infer(item) if isinstance(item, Frame) else item
+            if isinstance(scene, Unreadable):
+                skipped.append(scene)
+                report.skipped(scene.name, scene.reason)
                 continue
-            frame = item.frame
-            assert frame.calibration is not None and frame.pose is not None
-            layout = maker(frame.calibration, frame.pose, scene.foreground, scene.background, scene.confidence)
+            assert isinstance(item, Frame) and item.vehicle is not None
+            assert item.calibration is not None and item.pose is not None
+            layout = maker(item.calibration, item.pose, scene.foreground, scene.background, scene.confidence)
             ground.add(layout, item.vehicle)
             if labels is not None:
                 labels.add(item, scene)

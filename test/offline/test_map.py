@@ -23,7 +23,7 @@ from sfi_ros.geometry.ground import GroundGrid
 from sfi_ros.geometry.layout import SEEN
 from sfi_ros.geometry.pose import CameraPose
 from sfi_ros.inference import Scene, Timing
-from sfi_ros.offline.drive import Drive, DriveFrame, DriveOptions
+from sfi_ros.offline.drive import Drive, DriveOptions
 from sfi_ros.offline.drive_labels import FOREGROUND, DriveLabels, _sure_from
 from sfi_ros.offline.layouts import LayoutOptions
 from sfi_ros.offline.map import MappedDrive, map_drive
@@ -191,19 +191,19 @@ def test_a_recording_gives_the_map_of_its_drive(tmp_path: Path, sfi: Sfi, capsys
     bag = write_drive(tmp_path / "bag", street, range(0, 24))
     pose = street.pose(0)
     options, layout = DriveOptions(spacing=1.0), LayoutOptions(pose=pose)
-    frames = [item for item in Drive(str(bag), options, layout) if isinstance(item, DriveFrame)]
+    frames = [item for item in Drive(str(bag), options, layout) if isinstance(item, Frame)]
     assert 5 < len(frames) < 24
-    numbers = [(int(item.frame.name) - 1_700_000_000 * 10**9) * street.rate / 1e9 for item in frames]
+    numbers = [(int(item.name) - 1_700_000_000 * 10**9) * street.rate / 1e9 for item in frames]
     for number, item in zip(numbers, frames, strict=True):
         expected = street.vehicle(round(number))
         assert (item.vehicle.x, item.vehicle.y) == pytest.approx((expected.x, expected.y), abs=1e-6)
-        assert item.frame.calibration == street.calibration and item.frame.pose == pose
+        assert item.calibration == street.calibration and item.pose == pose
 
     deep = write_drive(tmp_path / "deep", street, range(0, 3), bits=12)
     for told, expected in ((12, street.frame(0).image), (16, street.frame(0).image >> 4)):
         first = next(iter(Drive(str(deep), replace(options, significant_bits=told), layout)))
-        assert isinstance(first, DriveFrame)
-        np.testing.assert_array_equal(first.frame.image, expected)
+        assert isinstance(first, Frame)
+        np.testing.assert_array_equal(first.image, expected)
 
     command = ("map", bag, "-o", tmp_path / "map", "--significant-bits", 12, "--grid", "0,30,-12,12,0.4")
     assert sfi(*command) == 1 and "--camera height=1.5" in capsys.readouterr().err
