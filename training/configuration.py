@@ -272,7 +272,7 @@ class RunConfig:
         accelerator: auto takes GPUs where there are any.
         devices: per machine; null uses all GPUs, or one CPU process (torchrun decides where it is used).
         nodes: machines.
-        precision: auto is bfloat16 on a GPU that has it, else float32.
+        precision: auto is bfloat16 on a GPU that has it, else float32. On a CPU bfloat16 needs AVX-512 that has it.
         compile: let torch.compile generate the code of the network's training pass (experimental). It takes a minute
             at the start.
         deterministic: take reproducible operations on a GPU where PyTorch has them. It warns where there is none, as

@@ -747,13 +747,30 @@ def test_the_network_decides_what_the_configuration_leaves_open(tmp_path: Path) 
     )
 
 
-def test_a_reduced_precision_on_a_cpu_is_refused(tmp_path: Path) -> None:
+def test_a_precision_that_the_processor_does_not_have_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     for precision in ("float16", "bfloat16"):
-        with pytest.raises(ConfigurationError, match=f"run.precision={precision} trains on a GPU only: set run.prec"):
+        with pytest.raises(ConfigurationError, match=f"run.precision={precision} trains on a GPU.*: set run.precision"):
             train.run(configured(tmp_path / "run", f"run.precision={precision}"))
     if not torch.cuda.is_available():
         with pytest.raises(ConfigurationError, match=r"run.accelerator=gpu, but PyTorch finds no GPU"):
             train.run(configured(tmp_path / "run", "run.accelerator=gpu"))
+
+
+@pytest.mark.skipif(not torch.cpu._is_avx512_bf16_supported(), reason="this processor does not multiply bfloat16")
+def test_bfloat16_trains_on_a_cpu_that_has_it(tmp_path: Path) -> None:
+    found = {}
+    for precision in ("float32", "bfloat16"):
+        configuration = configured(tmp_path / "run", f"run.precision={precision}", "network.name=fast-mobilenetv2")
+        fabric = build_fabric(configuration.run)
+        learner = loop.Learner.build(fabric, configuration)
+        (batch,) = itertools.islice(TrainingData(configuration).training_batches(fabric, 0, 1), 1)
+        found[precision] = loop.take_step(learner, batch, 1.0)
+        assert all(parameter.isfinite().all() for parameter in learner.network.parameters())
+    assert not torch.equal(found["float32"], found["bfloat16"])
+    torch.testing.assert_close(found["float32"][:4], found["bfloat16"][:4], rtol=0.05, atol=0.05)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")

@@ -33,9 +33,13 @@ def build_fabric(options: RunConfig, loggers: Sequence[Logger] = ()) -> Fabric:
     precision = options.precision
     if precision == "auto":
         precision = "bfloat16" if on_gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    if precision != "float32" and not on_gpu:
-        # bfloat16 gave gradients on a CPU that were not finite, in one step of five.
-        raise ConfigurationError(f"run.precision={precision} trains on a GPU only: set run.precision=float32")
+    if precision == "float16" and not on_gpu:
+        raise ConfigurationError("run.precision=float16 trains on a GPU only: set run.precision=float32")
+    if precision == "bfloat16" and not on_gpu and not torch.cpu._is_avx512_bf16_supported():
+        raise ConfigurationError(
+            "run.precision=bfloat16 trains on a GPU, or on a processor whose AVX-512 multiplies bfloat16, which this "
+            "one's does not: set run.precision=float32"
+        )
     if on_gpu:
         torch.set_float32_matmul_precision("high")  # float32 is multiplied on tensor cores
         torch.backends.cudnn.benchmark = not options.deterministic  # looks for the fastest convolutions

@@ -10,6 +10,7 @@ from sfi_ros.network.outputs import SceneLogits
 from sfi_ros.network.preprocessing import normalization
 from sfi_ros.network.scene_network import SceneNetwork
 from training.configuration import NetworkConfig
+from training.learning.depthwise import quick_depthwise
 
 _OPTIONS = ("mpi_position", "fill", "boundary", "mask_source", "foreground_classes")
 
@@ -39,7 +40,8 @@ class TrainedNetwork(nn.Module):
     ) -> SceneLogits:
         """Return the logits of (N, 3, H, W) uint8 images; see `SceneNetwork.forward`."""
         images = torch.addcmul(self.shift, image.float(), self.scale).contiguous(memory_format=torch.channels_last)
-        return self.network(images, given_foreground=given_foreground, fake_foreground=fake_foreground)
+        with quick_depthwise(images.device):
+            return self.network(images, given_foreground=given_foreground, fake_foreground=fake_foreground)
 
     def train(self, mode: bool = True) -> TrainedNetwork:
         """Set training mode, with batch normalisation left out if it is frozen."""
