@@ -52,11 +52,11 @@ bench: setup
 	$(BIN)/python benchmarks/layout.py $(call report,layout)
 	$(BIN)/python benchmarks/training.py $(call report,training)
 
-# The default weights for vehicles without PyTorch; to be made again, and committed, whenever the checkpoint changes.
-WEIGHTS := sfi_ros/weights/default
-
+# The default weights for vehicles without PyTorch, and the hashes of all that ship; to be made again, and committed,
+# whenever a checkpoint changes.
 weights: setup
-	$(BIN)/python -m sfi_ros.cli export $(WEIGHTS).safetensors -o $(WEIGHTS).onnx --stored float16
+	$(BIN)/python -m sfi_ros.cli export sfi_ros/weights/default.safetensors -o sfi_ros/weights/default.onnx --stored float16
+	cd sfi_ros/weights && sha256sum *.onnx *.safetensors > SHA256SUMS
 
 # Pins what a changed pyproject.toml asks for and leaves other pins alone; UPGRADE=1 takes the newest of everything.
 UV := build/uv/bin/uv

@@ -48,7 +48,11 @@ ARGUMENTS = [
     DeclareLaunchArgument(
         "params_file", default_value=str(SHARE / "config" / "inpaint.yaml"), description="parameter file"
     ),
-    DeclareLaunchArgument("weights", default_value="", description="checkpoint; empty for that of params_file"),
+    DeclareLaunchArgument(
+        "weights",
+        default_value="",
+        description="checkpoint, or the name of one that ships; empty for that of params_file",
+    ),
     DeclareLaunchArgument("device", default_value="", description="auto, cpu, cuda or cuda:N; empty: params_file"),
     DeclareLaunchArgument(
         "precision", default_value="", description="auto, float32, float16 or bfloat16; empty: params_file"

@@ -4,6 +4,7 @@ sfi run SOURCE... -o OUT images, folders, videos, bags or the synthetic street -
 sfi bag IN... -o OUT     a rosbag2 -> a rosbag2 with the results, at the stamps of its images
 sfi map DRIVE -o OUT     a recording with odometry, or the synthetic street -> a map of its ground; report; labels
 sfi info WEIGHTS         what a checkpoint is
+sfi weights              the weights that ship, and whether their files are whole
 sfi convert IN OUT       a checkpoint of the authors' released code -> one of ours
 sfi export IN -o OUT     a checkpoint -> an ONNX file or a torch.export program, for runtimes that know nothing of us
 
@@ -44,6 +45,7 @@ from sfi_ros.geometry.pose import CameraPose
 from sfi_ros.inference import DefaultWeightsMissing, InferenceEngine
 from sfi_ros.inference.onnx_network import read_exported
 from sfi_ros.inference.threads import available_cores
+from sfi_ros.inference.weights import find_weights, shipped_files
 from sfi_ros.offline import fleet
 from sfi_ros.offline.bag import USUAL_OUTPUTS, BagRun
 from sfi_ros.offline.drive import DriveOptions
@@ -166,6 +168,9 @@ def _parser() -> argparse.ArgumentParser:
     info.add_argument("weights", type=Path, metavar="WEIGHTS")
     info.add_argument("--json", action="store_true", help="print JSON")
     info.set_defaults(command=_info)
+
+    weights = commands.add_parser("weights", help="list the weights that ship, and check their files")
+    weights.set_defaults(command=_weights)
 
     convert = commands.add_parser("convert", help="import a checkpoint of the authors' released code")
     convert.add_argument("released", type=Path, metavar="IN", help="released checkpoint (.pth.tar)")
@@ -316,7 +321,7 @@ def _add_engine_options(command: argparse.ArgumentParser) -> None:
 
 
 def _add_engine_choice(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--weights", type=Path, help="checkpoint or exported .onnx; default: the one that ships")
+    command.add_argument("--weights", type=Path, help="checkpoint, exported .onnx, or a name that `sfi weights` lists")
     command.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     command.add_argument("--precision", default="auto", help="auto, float32, float16 or bfloat16 (default: auto)")
     command.add_argument("--backend", default="auto", help=f"{', '.join(BACKENDS)} (default: auto)")
@@ -560,7 +565,7 @@ def _print_summary(summary: RunSummary, output: Path) -> None:
 
 
 def _info(arguments: argparse.Namespace, _: StopSignals) -> int:
-    facts = _facts(arguments.weights)
+    facts = _facts(find_weights(arguments.weights))
     if arguments.json:
         print(json.dumps(facts, indent=2))
         return 0
@@ -581,6 +586,17 @@ def _facts(weights: Path) -> dict[str, Any]:
         return asdict(checkpoint.load(weights).metadata)
     metadata, record = read_exported(weights)
     return asdict(metadata) | {"exported": asdict(record)}
+
+
+def _weights(arguments: argparse.Namespace, _: StopSignals) -> int:
+    table = Table("name", "file", "MB", "state")
+    states = []
+    for file in shipped_files():
+        states.append(file.state())
+        size = f"{file.path.stat().st_size / 1e6:.1f}" if file.path.is_file() else "-"
+        table.add_row(file.name, Text(_printable(str(file.path))), size, states[-1])
+    Console().print(table)
+    return 1 if "changed" in states or not states else 0
 
 
 def _convert(arguments: argparse.Namespace, _: StopSignals) -> int:
@@ -605,7 +621,7 @@ def _export(arguments: argparse.Namespace, _: StopSignals) -> int:
 
     write = export_onnx if arguments.format == "onnx" else export_program
     exported = write(
-        arguments.weights,
+        find_weights(arguments.weights),
         arguments.output,
         input_height=arguments.input_height,
         size=arguments.size,

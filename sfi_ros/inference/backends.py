@@ -19,7 +19,7 @@ from sfi_ros.errors import OptionError
 from sfi_ros.inference.scene import Scene
 from sfi_ros.inference.temporal import TemporalFilter
 from sfi_ros.inference.threads import available_cores
-from sfi_ros.inference.weights import default_weights
+from sfi_ros.inference.weights import find_weights
 from sfi_ros.network.metadata import Metadata
 from sfi_ros.optional import require_pytorch
 from sfi_ros.options import BACKENDS, experimental
@@ -96,7 +96,7 @@ def open_model(
     """
     if backend not in BACKENDS:
         raise OptionError(f"unknown backend {backend!r}; use {', '.join(BACKENDS)}")
-    path = default_weights() if weights is None else Path(weights)
+    path = find_weights(weights)
     is_onnx = path.suffix == ".onnx"
     if backend == "auto":
         backend = "onnxruntime" if is_onnx else "pytorch"

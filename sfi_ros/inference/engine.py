@@ -87,9 +87,9 @@ class InferenceEngine:
         """Load a checkpoint or an exported network, by default the weights that ship.
 
         Args:
-            weights: a `.safetensors` checkpoint or an `.onnx` file of `sfi export`, which needs no PyTorch; None means
-                the default weights (see `weights.default_weights`) or, with a warning, an untrained network if none
-                ship.
+            weights: a `.safetensors` checkpoint or an `.onnx` file of `sfi export`, which needs no PyTorch; or the name
+                of weights that ship (`sfi weights` lists them). None means the default ones (see
+                `weights.default_weights`) or, with a warning, an untrained network if none ship.
             device: see `device.choose_device`.
             precision: see `device.choose_precision`.
             backend: see `backends.open_model`.

@@ -8,7 +8,7 @@ from pathlib import Path
 from sfi_ros.inference import InferenceEngine
 from sfi_ros.inference.engine import OutputSize
 from sfi_ros.inference.threads import available_cores, usual_threads
-from sfi_ros.inference.weights import default_weights
+from sfi_ros.inference.weights import find_weights
 from sfi_ros.offline.resume import digest
 
 
@@ -42,7 +42,7 @@ class EngineOptions:
 
     def weights_digest(self) -> str:
         """Return the digest of the weights' file."""
-        return digest(self.weights or default_weights())
+        return digest(find_weights(self.weights))
 
 
 def _network_threads() -> int:

@@ -67,7 +67,8 @@ SETTINGS: Final = (
     Setting(
         "weights",
         "",
-        "checkpoint (.safetensors) or exported network (.onnx) to run; empty for the one that ships with the package",
+        "checkpoint (.safetensors) or exported network (.onnx) to run, or the name of one that ships (see `sfi "
+        "weights`); empty for the default one",
         Change.UNCONFIGURED,
     ),
     Setting(
