@@ -1,10 +1,11 @@
 """Image files to pixels: the one place where the bytes of a PNG, JPEG, ... are decoded.
 
-`sfi run`, the node, bags and training all decode here, so a file has the same pixels everywhere. Needs NumPy and OpenCV
-only.
+`sfi run`, the node, bags and training all decode here, so a file has the same pixels everywhere. Needs NumPy, OpenCV
+and Pillow only.
 
-OpenCV's decoders are native code. They get to see a file only after its structure was checked in Python: the size that
-its header announces is known and within the limit, every length stays within the data, and checksums are right.
+Native decoders fill in what is missing and allocate what a header announces. So OpenCV's get to see a file only after
+its structure was checked: the size is known and within the limit, every length stays within the data, and checksums are
+right.
 """
 
 from __future__ import annotations

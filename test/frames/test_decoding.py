@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from image_files import (
     END_OF_JPEG,
+    ORIENTATION,
     animated,
     chunk,
     encoded,
@@ -21,6 +23,7 @@ from image_files import (
     png,
     with_exif,
 )
+from PIL import Image
 
 from sfi_ros.errors import ImageError
 from sfi_ros.frames.decoding import NotLabelsError, decode_deep_photo, decode_labels, decode_photo
@@ -76,8 +79,10 @@ def test_sixteen_bits_keep_the_upper_eight(suffix, channels):
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tiff"])
-def test_bits_that_a_camera_does_not_have_are_not_kept(suffix):
-    data = encoded(suffix, np.array([[0, 15, 16, 2048, 4095, 5000]], np.uint16))
+@pytest.mark.parametrize("channels", [1, 3])
+def test_bits_that_a_camera_does_not_have_are_not_kept(suffix, channels):
+    values = np.array([[0, 15, 16, 2048, 4095, 5000]], np.uint16)
+    data = encoded(suffix, values if channels == 1 else np.repeat(values[..., None], 3, axis=2))
     assert decode_photo(data, significant_bits=12)[0, :, 1].tolist() == [0, 0, 1, 128, 255, 255]
 
 
@@ -108,6 +113,13 @@ def test_photos_stand_upright(suffix, orientation, turns):
     flat = decode_photo(encoded(suffix, picture()))
     turned = decode_photo(with_exif(encoded(suffix, picture()), orientation))
     np.testing.assert_array_equal(turned, np.rot90(flat, turns))
+
+
+@pytest.mark.parametrize(("orientation", "turns"), [(1, 0), (3, 2), (6, -1), (8, 1)])
+def test_tiffs_stand_upright(orientation, turns):
+    file = io.BytesIO()
+    Image.fromarray(picture()).save(file, "TIFF", tiffinfo={ORIENTATION: orientation}, compression="tiff_lzw")
+    np.testing.assert_array_equal(decode_photo(file.getvalue()), np.rot90(picture(), turns))
 
 
 def test_an_animation_is_its_first_image():
@@ -325,6 +337,13 @@ def test_damaged_jpegs_are_named(change, reason):
 )
 def test_damaged_pngs_are_named(data, reason):
     refused(data, reason)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int32])
+def test_a_tiff_that_is_no_photo_says_how_to_save_it(kind):
+    file = io.BytesIO()
+    Image.fromarray(np.zeros((9, 11), kind)).save(file, "TIFF")
+    refused(file.getvalue(), "save it as PNG, or with 8 or 16 bits per channel")
 
 
 def test_every_flipped_bit_of_a_png_is_noticed():

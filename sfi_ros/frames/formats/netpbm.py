@@ -1,4 +1,7 @@
-"""PGM and PPM, read without a decoder: their pixels are plain numbers."""
+"""PGM and PPM, read without a decoder: their pixels are plain numbers.
+
+Pillow would not do: it rounds 16-bit colours to 8 bits, where all other formats keep the upper eight.
+"""
 
 from __future__ import annotations
 

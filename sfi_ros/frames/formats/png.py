@@ -1,4 +1,8 @@
-"""PNG: every chunk lies within the file and has the right checksum, and OpenCV gets only those that make pixels."""
+"""PNG: every chunk lies within the file and has the right checksum, and OpenCV gets only those that make pixels.
+
+Pillow would not do: it has no colours of 16 bits, and refuses an image for a text or colour profile that inflates to
+much.
+"""
 
 from __future__ import annotations
 

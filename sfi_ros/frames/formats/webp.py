@@ -1,4 +1,7 @@
-"""WebP: a RIFF file whose chunks lie within it, with one still image."""
+"""WebP: a RIFF file whose chunks lie within it, with one still image.
+
+Pillow would not do: it allocates all pixels before it tells how many there are.
+"""
 
 from __future__ import annotations
 
