@@ -262,6 +262,9 @@ def test_the_size_is_checked_before_anything_is_decoded(kind, monkeypatch):
 
 def test_the_size_of_a_webp_is_checked_as_well():
     refused(header_of("webp", 16383, 16383), "16383x16383 exceeds the limit")
+    extended = b"VP8X" + struct.pack("<I4x", 10) + bytes([7, 0, 0, 7, 0, 0])  # 8x8, before an image of another size
+    content = extended + header_of("webp", 16383, 16383)[12:]
+    refused(b"RIFF" + struct.pack("<I", 4 + len(content)) + b"WEBP" + content, "WebP of 8x8 is damaged")
 
 
 @pytest.mark.parametrize("kind", ["png", "webp", "tiff", "bmp", "pnm"])
