@@ -101,7 +101,7 @@ class PackedSet:
 
 def cityscapes_items(dataset: Cityscapes, name: Path) -> list[Item]:
     """Return the images of a Cityscapes split, with the manual truth where the dataset has it."""
-    manual = dataset.manual or [None] * len(dataset)
+    manual = dataset.truths or [None] * len(dataset)
     items = []
     for photo, labels, truth in zip(dataset.photos, dataset.labels, manual, strict=True):
         copies = {photo: name / photo.relative_to(dataset.root)}

@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Dataset
 
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -35,6 +35,7 @@ from training.data.datasets import DATASET_NAMES, open_dataset
 from training.data.label_check import problem_of
 from training.data.pasted_occluders import PastedOccluders
 from training.data.sample import Sample
+from training.data.sources import evenly
 from training.measuring.evaluation import (
     PRECISIONS,
     Evaluation,
@@ -56,10 +57,7 @@ def open_options(options: argparse.Namespace, height: int) -> tuple[Dataset[Samp
     choice = {"manual": False} if options.pasted and options.dataset == "cityscapes" else {}
     whole = open_dataset(options.dataset, options.root, options.split, height, **choice)
     dataset = PastedOccluders(whole, seed=options.seed) if options.pasted else whole
-    if options.limit is not None and options.limit < len(whole):
-        # Evenly spread: the first images of a set are often all of one street.
-        dataset = Subset(dataset, [i * len(whole) // options.limit for i in range(options.limit)])
-    return dataset, whole
+    return dataset if options.limit is None else evenly(dataset, options.limit), whole
 
 
 def evaluate_file(path: Path, label: str, options: argparse.Namespace) -> tuple[Evaluation, Dataset, Runner]:

@@ -126,9 +126,8 @@ def read_labelled_photo(photo_path: Path, labels_path: Path, known: Tensor, reme
     return photo, labels
 
 
-MANUAL_IDS = known_id_table([*range(len(BACKGROUND_CLASSES)), IGNORE])
-"""Values of the paper authors' manual annotation of the background."""
-MANUAL_REMEDY = "gt_manual has 0 road, 1 sidewalk, 2 other and 255"
+BACKGROUND_IDS = known_id_table([*range(len(BACKGROUND_CLASSES)), IGNORE])
+"""Values of files of the true background."""
 
 
 def resize_photo(photo: Tensor, size: Sequence[int]) -> Tensor:

@@ -52,7 +52,7 @@ def training_source(configuration: Configuration, source: SourceConfig, memory: 
     if not source.true_background:
         dataset = WithoutTruth(dataset)
     if source.limit is not None:
-        dataset = _evenly(dataset, source.limit)
+        dataset = evenly(dataset, source.limit)
     if source.pasted > 0:
         dataset = PastedOccluders(dataset, seed=configuration.seed, probability=source.pasted)
     return dataset
@@ -64,14 +64,15 @@ def validation_set(configuration: Configuration, source: SourceConfig, memory: S
     # Pasted before it is thinned out, and always from the same seed: every run is validated on the same images.
     if source.pasted > 0:
         dataset = PastedOccluders(dataset, seed=0)
-    return dataset if source.limit is None else _evenly(dataset, source.limit)
+    return dataset if source.limit is None else evenly(dataset, source.limit)
 
 
 def _remembered(dataset: Dataset[Sample], memory: SampleMemory | None) -> Dataset[Sample]:
     return dataset if memory is None else Remembered(dataset, memory)
 
 
-def _evenly(dataset: Dataset[Sample], limit: int) -> Dataset[Sample]:
+def evenly(dataset: Dataset[Sample], limit: int) -> Dataset[Sample]:
+    """Return some of a dataset, spread over it: the first images of a set are often all of one street."""
     length = len(dataset)
     count = min(limit, length)
     return Subset(dataset, [index * length // count for index in range(count)])

@@ -10,24 +10,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from torch import Tensor
-from torch.utils.data import Dataset
-
-from training.data.reading import (
-    MANUAL_IDS,
-    MANUAL_REMEDY,
-    DatasetError,
-    LabelMap,
-    known_id_table,
-    list_photos,
-    read_labelled_photo,
-    read_labels,
-    require_folder,
-    require_known_ids,
-    resize_labels,
-    resize_photo,
-)
-from training.data.sample import Sample
+from training.data.datasets.photos import LabelledPhotos, require_files
+from training.data.reading import DatasetError, known_id_table, list_photos, require_folder
 
 CATEGORY_NAMES = {
     24: "person",
@@ -48,7 +32,7 @@ KNOWN_IDS = known_id_table([*range(34), 255])
 WRONG_IDS_REMEDY = "Cityscapes label ids are 0-33; use the *_labelIds.png files"
 
 
-class Cityscapes(Dataset[Sample]):
+class Cityscapes(LabelledPhotos):
     """One split of Cityscapes with fine labels, at (height, 2·height).
 
     Where `gt_manual/<split>` exists, the split is those of its images that have a `<name>_gt_manual.png` there (0 road,
@@ -57,6 +41,8 @@ class Cityscapes(Dataset[Sample]):
     """
 
     category_names = CATEGORY_NAMES
+    known_ids, wrong_ids_remedy = KNOWN_IDS, WRONG_IDS_REMEDY
+    stretched = True
 
     def __init__(self, root: str | Path, split: str = "train", height: int = 256, *, manual: bool = True):
         """List the photos of a split and find the labels of each.
@@ -70,7 +56,8 @@ class Cityscapes(Dataset[Sample]):
         Raises:
             DatasetError: a folder, all photos or a label file are missing, or no image has the manual annotation.
         """
-        self.root, self.split, self.height = Path(root), split, height
+        super().__init__(root, height)
+        self.split = split
         remedy = "root must hold leftImg8bit/ and gtFine/, as unpacked from the Cityscapes downloads"
         require_folder(self.root, f"{remedy}; give the right --root")
         photo_folder = require_folder(self.root / "leftImg8bit", remedy)
@@ -82,33 +69,20 @@ class Cityscapes(Dataset[Sample]):
             raise DatasetError(
                 f"{photo_folder / split}: no <city>/*_leftImg8bit.png or .jpg: unpack leftImg8bit_trainvaltest.zip"
             )
-        self.manual: list[Path] | None = None
         manual_folder = self.root / "gt_manual" / split
         if manual and manual_folder.is_dir():
             self._keep_annotated(manual_folder)
-        self.labels = [
-            label_folder / split / photo.parent.name / f"{_scene_name(photo)}_gtFine_labelIds.png"
-            for photo in self.photos
-        ]
-        present = set((label_folder / split).glob("*/*_gtFine_labelIds.png"))
-        missing = [path for path in self.labels if path not in present]
-        if missing:
-            raise DatasetError(
-                f"{missing[0]} is missing ({len(missing)} of {len(self.labels)} labels are): "
-                "unpack gtFine_trainvaltest.zip into the same root"
-            )
-        self._map = LabelMap()
+        self.labels = require_files(
+            [
+                label_folder / split / photo.parent.name / f"{_scene_name(photo)}_gtFine_labelIds.png"
+                for photo in self.photos
+            ],
+            "unpack gtFine_trainvaltest.zip into the same root",
+        )
 
-    def __len__(self) -> int:
-        return len(self.photos)
-
-    def __getitem__(self, index: int) -> Sample:
-        photo_path = self.photos[index]
-        photo, labels = read_labelled_photo(photo_path, self.labels[index], KNOWN_IDS, WRONG_IDS_REMEDY)
-        size = (self.height, 2 * self.height)
-        name = f"{self.split}/{_scene_name(photo_path)}"
-        truth = None if self.manual is None else self._read_manual(self.manual[index], size)
-        return self._map.sample(resize_photo(photo, size), resize_labels(labels, size), name, true_background=truth)
+    def name_of(self, photo: Path) -> str:
+        """Return the split and the name of the scene."""
+        return f"{self.split}/{_scene_name(photo)}"
 
     def _keep_annotated(self, folder: Path) -> None:
         present = set(folder.glob("*/*_gt_manual.png"))
@@ -122,13 +96,7 @@ class Cityscapes(Dataset[Sample]):
                 f"{folder}: holds no <city>/<name>_gt_manual.png of a photo of this split: complete it, or take the "
                 "folder away to go without"
             )
-        self.photos, self.manual = list(annotated), list(annotated.values())
-
-    def _read_manual(self, path: Path, size: tuple[int, int]) -> Tensor:
-        """Return the true background; it may have another size than the photo, since both are stretched to `size`."""
-        truth = read_labels(path)
-        require_known_ids(truth, path, MANUAL_IDS, MANUAL_REMEDY)
-        return resize_labels(truth, size)
+        self.photos, self.truths = list(annotated), list(annotated.values())
 
 
 def _scene_name(photo: Path) -> str:

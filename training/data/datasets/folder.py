@@ -29,25 +29,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
 from sfi_ros.classes import BACKGROUND_CLASSES, IGNORE
-from sfi_ros.network.image_format import network_size
 from training import yaml_text
-from training.data.reading import (
-    MANUAL_IDS,
-    DatasetError,
-    LabelMap,
-    known_id_table,
-    list_photos,
-    read_labelled_photo,
-    read_labels,
-    require_folder,
-    require_known_ids,
-    require_same_size,
-    resize_labels,
-    resize_photo,
-)
+from training.data.datasets.photos import LabelledPhotos, require_files
+from training.data.reading import DatasetError, LabelMap, known_id_table, list_photos, require_folder
 from training.data.sample import Sample
 
 
@@ -112,11 +98,13 @@ class ClassMap:
         return LabelMap(foreground, background)
 
 
-class Folder(Dataset[Sample]):
+class Folder(LabelledPhotos):
     """Photos and label images of any source at network height, aspect kept.
 
     The true background is that of `background/`; None where there is no such folder.
     """
+
+    wrong_truth_remedy = "it has 0 road, 1 sidewalk, 2 other and 255"
 
     def __init__(self, root: str | Path, height: int = 256):
         """Read the class map, list the photos and find the labels of each.
@@ -128,7 +116,7 @@ class Folder(Dataset[Sample]):
         Raises:
             DatasetError: a folder, all photos, a label file or the class map are missing or wrong.
         """
-        self.root, self.height = Path(root), height
+        super().__init__(root, height)
         remedy = "root must hold images/, labels/ and classes.yaml"
         require_folder(self.root, f"{remedy}; give the right --root")
         photo_folder = require_folder(self.root / "images", remedy)
@@ -137,39 +125,25 @@ class Folder(Dataset[Sample]):
         self.photos = list_photos(photo_folder)
         if not self.photos:
             raise DatasetError(f"{photo_folder}: no .png or .jpg photos: put the camera's images there")
-        self.labels = [label_folder / f"{photo.stem}.png" for photo in self.photos]
-        missing = [path for path in self.labels if not path.is_file()]
-        if missing:
-            raise DatasetError(
-                f"{missing[0]} is missing ({len(missing)} of {len(self.labels)} labels are): "
-                "add it, or take the photo of that name away"
-            )
-        background = self.root / "background"
-        self.backgrounds = [background / path.name for path in self.labels] if background.is_dir() else None
-        if self.backgrounds and (missing := [path for path in self.backgrounds if not path.is_file()]):
-            raise DatasetError(
-                f"{missing[0]} is missing ({len(missing)} of {len(self.labels)} are): add it, or take the folder away "
-                "to go without"
+        names = [f"{photo.stem}.png" for photo in self.photos]
+        self.labels = require_files(
+            [label_folder / name for name in names], "add it, or take the photo of that name away"
+        )
+        if (folder := self.root / "background").is_dir():
+            self.truths = require_files(
+                [folder / name for name in names], "add it, or take the folder away to go without"
             )
         ids = {*self.class_map.background, *self.class_map.foreground, *self.class_map.ignore}
-        self._known = known_id_table(ids)
-        self._map = self.class_map.label_map()
+        self.known_ids = known_id_table(ids)
+        self.wrong_ids_remedy = f"add it to a class or to ignore in {self.root / 'classes.yaml'}"
+        self.label_map = self.class_map.label_map()
         self.category_names = {i: self.class_map.names.get(i, f"id {i}") for i in self.class_map.foreground}
 
-    def __len__(self) -> int:
-        return len(self.photos)
-
     def __getitem__(self, index: int) -> Sample:
-        photo_path, remedy = self.photos[index], f"add it to a class or to ignore in {self.root / 'classes.yaml'}"
-        photo, labels = read_labelled_photo(photo_path, self.labels[index], self._known, remedy)
-        size = network_size(photo.shape[1], photo.shape[2], self.height)
-        sample = self._map.sample(resize_photo(photo, size), resize_labels(labels, size), photo_path.stem)
-        if self.backgrounds is not None:
-            hidden = read_labels(self.backgrounds[index])
-            require_same_size(hidden, self.backgrounds[index], photo, photo_path)
-            require_known_ids(hidden, self.backgrounds[index], MANUAL_IDS, "it has 0 road, 1 sidewalk, 2 other and 255")
-            hidden = resize_labels(hidden, size)
-            sample.true_background = torch.where(hidden == IGNORE, sample.partial_background, hidden)
+        """Read a photo with its labels; what `background/` does not know is known where it is seen."""
+        sample = super().__getitem__(index)
+        if (truth := sample.true_background) is not None:
+            sample.true_background = torch.where(truth == IGNORE, sample.partial_background, truth)
         return sample
 
 
