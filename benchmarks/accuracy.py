@@ -49,7 +49,7 @@ def plain(weights: Path) -> Callable[[np.ndarray], Answer]:
     @torch.inference_mode()
     def run(image: np.ndarray) -> Answer:
         logits = network(normalize(torch.from_numpy(image).permute(2, 0, 1)[None]))
-        return (logits.foreground[0].amax(0) > 0).byte().numpy(), logits.background[0].max(0).indices.byte().numpy()
+        return (logits.foreground[0, 0] > 0).byte().numpy(), logits.background[0].max(0).indices.byte().numpy()
 
     return run
 

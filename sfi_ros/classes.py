@@ -6,6 +6,7 @@ them from here.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
@@ -19,7 +20,24 @@ IGNORE: Final = 255
 FOREGROUND_THRESHOLD: Final = 0.5
 """Probability above which a pixel is foreground: always where a network inpaints, elsewhere unless asked otherwise."""
 
-FOREGROUND_IDS: Final = tuple(range(24, 34))
+FOREGROUND_CLASSES: Final = ("person", "two-wheeler", "vehicle")
+"""Names of the kinds of movable objects; a rider is a person, who sits on a two-wheeler."""
+
+FOREGROUND_CLASS_IDS: Final = {
+    24: 0,  # person
+    25: 0,  # rider
+    26: 2,  # car
+    27: 2,  # truck
+    28: 2,  # bus
+    29: 2,  # caravan
+    30: 2,  # trailer
+    31: 2,  # train
+    32: 1,  # motorcycle
+    33: 1,  # bicycle
+}
+"""Label id -> kind of movable object."""
+
+FOREGROUND_IDS: Final = tuple(FOREGROUND_CLASS_IDS)
 """The Cityscapes categories *human* (24, 25) and *vehicle* (26-33)."""
 
 BACKGROUND_IDS: Final = {
@@ -38,10 +56,10 @@ BACKGROUND_IDS: Final = {
 """Label id -> background class; ids that are absent here are unlabeled."""
 
 
-def _background_lookup() -> np.ndarray:
+def class_lookup(ids: Mapping[int, int]) -> np.ndarray:
+    """Return the table, uint8[256], of a mapping from label ids to classes: 255 for ids that it does not have."""
     lookup = np.full(256, IGNORE, dtype=np.uint8)
-    for label_id, background_class in BACKGROUND_IDS.items():
-        lookup[label_id] = background_class
+    lookup[list(ids)] = list(ids.values())
     return lookup
 
 
@@ -51,11 +69,14 @@ def _foreground_lookup() -> np.ndarray:
     return lookup
 
 
-BACKGROUND_LOOKUP: Final = _background_lookup()
+BACKGROUND_LOOKUP: Final = class_lookup(BACKGROUND_IDS)
 """uint8[256]: label id -> partial background (class index, or 255 where it is foreground or unlabeled)."""
 
 FOREGROUND_LOOKUP: Final = _foreground_lookup()
 """uint8[256]: label id -> 1 for foreground, 0 otherwise."""
+
+KIND_LOOKUP: Final = class_lookup(FOREGROUND_CLASS_IDS)
+"""uint8[256]: label id -> kind of movable object, or 255 where it is none."""
 
 BACKGROUND_COLORS: Final = ((128, 64, 128), (244, 35, 232), (70, 130, 80))
 """RGB of each background class; road and sidewalk are the Cityscapes colours."""

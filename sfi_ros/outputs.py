@@ -5,7 +5,7 @@ A new output is one entry here. Everything that publishes, writes or shows outpu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, Literal
@@ -13,8 +13,10 @@ from typing import Final, Literal
 import cv2
 import numpy as np
 
-from sfi_ros.classes import BACKGROUND_CLASSES
+from sfi_ros.classes import BACKGROUND_CLASSES, FOREGROUND_CLASSES
+from sfi_ros.errors import OptionError
 from sfi_ros.inference.scene import Scene, Timing
+from sfi_ros.network.metadata import Metadata
 from sfi_ros.visualization import colorize, overlay
 
 EVIDENCE_CLASSES: Final = (
@@ -22,6 +24,9 @@ EVIDENCE_CLASSES: Final = (
     *(f"{name}, inferred" for name in BACKGROUND_CLASSES),
 )
 """Meaning of the values of `background_evidence`; the index is the value."""
+
+OBJECT_CLASSES: Final = ("no object", *FOREGROUND_CLASSES)
+"""Meaning of the values of `foreground_classes`; the index is the value."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,7 @@ class Output:
         make: makes the pixels.
         classes: what the values mean, by index, where they are classes; published as vision_msgs/LabelInfo.
         label_info: topic of that message below `~/`.
+        needs_kinds: whether only weights that tell kinds of objects give it.
     """
 
     name: str
@@ -64,6 +70,7 @@ class Output:
     make: Callable[[SceneView], np.ndarray]
     classes: tuple[str, ...] = ()
     label_info: str = ""
+    needs_kinds: bool = False
 
     @property
     def channels(self) -> int:
@@ -73,6 +80,13 @@ class Output:
 
 def _foreground_mask(view: SceneView) -> np.ndarray:
     return view.scene.foreground * np.uint8(255)
+
+
+def _foreground_classes(view: SceneView) -> np.ndarray:
+    classes = view.scene.foreground_classes
+    if classes is None:
+        raise ValueError("a scene of weights that tell no kinds of objects has no foreground classes")
+    return classes
 
 
 def _evidence(view: SceneView) -> np.ndarray:
@@ -99,6 +113,15 @@ BACKGROUND_EVIDENCE: Final = Output(
     "background_evidence", "mono8", _evidence, EVIDENCE_CLASSES, label_info="background_evidence_label_info"
 )
 """Class index where the background is seen, 3 + class index where it is inferred behind an object."""
+FOREGROUND_CLASSES_OUTPUT: Final = Output(
+    "foreground_classes",
+    "mono8",
+    _foreground_classes,
+    OBJECT_CLASSES,
+    label_info="foreground_classes_label_info",
+    needs_kinds=True,
+)
+"""Kind of object, 0 where there is none."""
 BACKGROUND_COLOR: Final = Output("background_color", "rgb8", lambda view: colorize(view.scene.background))
 OVERLAY: Final = Output("overlay", "rgb8", _overlay)
 
@@ -108,6 +131,7 @@ OUTPUTS: Final = (
     BACKGROUND_CONFIDENCE,
     FOREGROUND_PROBABILITY,
     BACKGROUND_EVIDENCE,
+    FOREGROUND_CLASSES_OUTPUT,
     BACKGROUND_COLOR,
     OVERLAY,
 )
@@ -126,6 +150,25 @@ def scene_of(pixels: Mapping[str, np.ndarray], timing: Timing) -> Scene:
         pixels[FOREGROUND_PROBABILITY.name],
         timing,
     )
+
+
+def outputs_of(weights: Metadata) -> tuple[Output, ...]:
+    """Return the outputs that weights give."""
+    return tuple(output for output in OUTPUTS if weights.tells_kinds or not output.needs_kinds)
+
+
+def require_given(outputs: Iterable[Output], weights: Metadata, weights_name: str) -> None:
+    """Refuse outputs that weights do not give.
+
+    Raises:
+        OptionError: one of them is such.
+    """
+    for output in outputs:
+        if output not in outputs_of(weights):
+            raise OptionError(
+                f"output {output.name}: {weights_name} tells no kinds of objects: leave it out, or take weights that "
+                "were trained with network.foreground_classes=3"
+            )
 
 
 def output_named(name: str) -> Output:

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -44,6 +46,23 @@ def pytest_configure() -> None:
 def pytest_report_header() -> str:
     """Name the processor: some tests depend on what it can do."""
     return f"processor: {this_processor()}"
+
+
+@functools.cache
+def weights_telling_kinds() -> Path:
+    """The default weights, made to tell kinds of objects: any, wherever they do not say which themselves."""
+    from sfi_ros.inference import DEFAULT_WEIGHTS
+    from sfi_ros.network import checkpoint, zoo
+
+    default = checkpoint.load(DEFAULT_WEIGHTS)
+    torch.manual_seed(0)
+    network = zoo.build(default.metadata.name, **{**default.metadata.options, "foreground_classes": 3}).eval()
+    network.load_state_dict(default.network.state_dict(), strict=False)
+    folder = Path(tempfile.mkdtemp(prefix="sfi_ros_test_"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    path = folder / DEFAULT_WEIGHTS.name
+    checkpoint.save(path, network, training_data="see the default weights", dtype=torch.float16)
+    return path
 
 
 def shared(relative: str) -> Path:

@@ -1,7 +1,7 @@
 """Writes a network, MPI included, as an ONNX file or as a PyTorch program, and proves that the file computes the same.
 
-Both hold one graph: `image`, (N, 3, h, w) uint8 RGB, in; `foreground`, (N, K, h, w), and `background`, (N, 3, h, w),
-float32 logits, out. Normalisation and padding are inside.
+Both hold one graph: `image`, (N, 3, h, w) uint8 RGB, in; float32 logits out: `foreground`, (N, 1, h, w), `background`,
+(N, 3, h, w), and, of networks that tell kinds of objects, `kinds`, likewise. Normalisation and padding are inside.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def export_onnx(
         translated: Any = torch.onnx.export(
             program,
             input_names=["image"],
-            output_names=["foreground", "background"],
+            output_names=["foreground", "background", *(["kinds"] if plan.loaded.metadata.tells_kinds else [])],
             opset_version=OPSET,
             dynamo=True,
             optimize=True,
@@ -137,8 +137,8 @@ def by_onnxruntime(network: OnnxNetwork) -> Runner:
     """Return an exported network as one of PyTorch's."""
 
     def run(images: Tensor) -> SceneLogits:
-        foreground, background = network(images.numpy())
-        return SceneLogits(torch.from_numpy(background), torch.from_numpy(foreground))
+        foreground, background, *kinds = map(torch.from_numpy, network(images.numpy()))
+        return SceneLogits(background, foreground, *kinds)
 
     return run
 
@@ -175,8 +175,7 @@ def export_program(
         network: Any = torch.export.load(partial).module()
 
         def run(images: Tensor) -> SceneLogits:
-            logits = network(images)
-            return SceneLogits(logits["background"], logits["foreground"])
+            return SceneLogits(**network(images))
 
         return run
 
@@ -311,9 +310,9 @@ def _difference(run: Runner, loaded: Checkpoint, images: Tensor) -> float:
     error of the background.
     """
     got = run(images)
-    mask = (got.foreground.amax(1, keepdim=True) > 0).float()
-    expected = loaded.network(normalize(images), given_foreground=mask)
-    pairs = ((got.foreground, expected.foreground), (got.background, expected.background))
+    mask = (got.foreground > 0).float()
+    expected = vars(loaded.network(normalize(images), given_foreground=mask))
+    pairs = [(logits, expected[name]) for name, logits in vars(got).items() if logits is not None]
     return _largest(float((one - other).abs().max()) for one, other in pairs)
 
 

@@ -54,9 +54,10 @@ class TraceableNetwork(nn.Module):
         self.register_buffer("shift", shift)
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
-        """(N, 3, h, w) uint8 RGB -> "foreground" (N, K, h, w) and "background" (N, 3, h, w), float32 logits."""
+        """(N, 3, h, w) uint8 RGB -> the fields of `SceneLogits` by name, float32 of that size."""
         logits = self.network(image.float() * self.scale + self.shift)
-        return {"foreground": logits.foreground, "background": logits.background}
+        kinds = {} if logits.kinds is None else {"kinds": logits.kinds}
+        return {"foreground": logits.foreground, "background": logits.background, **kinds}
 
 
 class AnySizeBorder(Border):

@@ -10,15 +10,15 @@ from typing import Final
 import cv2
 import numpy as np
 
-from sfi_ros.inference.decision import decide_on_host
+from sfi_ros.inference.decision import decide_on_host, kinds_on_host
 from sfi_ros.inference.scene import Scene, Timing
 from sfi_ros.inference.temporal import TemporalFilter
 from sfi_ros.memory import Recycled
 from sfi_ros.network.image_format import network_size
 
 HostNetwork = Callable[[np.ndarray], np.ndarray]
-"""(N, h, w, 3) uint8 RGB -> (N, 4, h, w) float32 probabilities: of being foreground, and of the background being road,
-sidewalk, other."""
+"""(N, h, w, 3) uint8 RGB -> (N, 4 or 7, h, w) float32 probabilities: of being foreground, of the background being road,
+sidewalk, other, and, where the network tells kinds, of an object being person, two-wheeler, vehicle."""
 
 Resize = Callable[[np.ndarray, tuple[int, int]], np.ndarray]
 """(H, W, 3) uint8 and a (height, width) -> (height, width, 3) uint8, bilinear with antialiasing."""
@@ -101,13 +101,13 @@ class CpuPipeline:
         if memories:
             greys = (cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in resized)
             probabilities = (memory(*image) for memory, *image in zip(memories, greys, probabilities, strict=True))
-        decided = [decide_on_host(planes, size, threshold) for planes in probabilities]
+        decided = [(decide_on_host(planes, size, threshold), kinds_on_host(planes)) for planes in probabilities]
         timing = Timing(preprocessed - began, inferred - preprocessed, time.perf_counter() - inferred)
-        return [Scene(*planes, timing) for planes in decided]
+        return [Scene(*planes, timing, kinds) for planes, kinds in decided]
 
 
 def _as_bytes(probabilities: np.ndarray) -> np.ndarray:
-    """(N, 4, h, w) float32 of 0..1 -> uint8 of 0..255, rounded."""
+    """(N, 4 or 7, h, w) float32 of 0..1 -> uint8 of 0..255, rounded."""
     planes = _memory.take(probabilities.shape)
     width = probabilities.shape[-1]
     cv2.convertScaleAbs(probabilities.reshape(-1, width), dst=planes.reshape(-1, width), alpha=255)

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sfi_ros.classes import FOREGROUND_THRESHOLD
-from sfi_ros.inference.decision import decide_on_host
+from sfi_ros.inference.decision import decide_on_host, kinds_on_host
 from sfi_ros.inference.scene import Scene, Timing
 from sfi_ros.inference.temporal import TemporalFilter
 from sfi_ros.network.image_format import network_size
@@ -64,7 +64,7 @@ def infer_on_device(
         at_input_size: whether the result has the images' size, else the network's.
 
     Returns:
-        (N, 4, *size) uint8, see `decide_on_device`.
+        (N, 4 or 5, *size) uint8, see `decide_on_device`.
     """
     height, width = images.shape[1:3]
     small = network_size(height, width, input_height)
@@ -76,8 +76,7 @@ def leave_undecided_on_device(images: Tensor, network: Callable[[Tensor], SceneL
     """Compute all that the host needs to decide on a batch by itself; see `infer_on_device`.
 
     Returns:
-        (N, 5, h, w) uint8: the image in grey at the network's size, and the probabilities of foreground, road, sidewalk
-        and other, 255 = 1.
+        (N, 5 or 8, h, w) uint8: the image in grey at the network's size, and the network's probabilities, 255 = 1.
     """
     height, width = images.shape[1:3]
     small = network_size(height, width, input_height)
@@ -92,18 +91,21 @@ def decide_on_device(probabilities: Tensor, size: tuple[int, int], threshold: Te
     """Decide on a batch, on any device, without looking at a value on the host.
 
     Args:
-        probabilities: (N, 4, h, w) floating point of 0..1, as for `decision.decide_on_host`.
+        probabilities: (N, 4 or 7, h, w) floating point of 0..1, as for `decision.decide_on_host`.
         size: (height, width) of the result.
         threshold: () floating point, probability above which a pixel is foreground.
 
     Returns:
-        (N, 4, *size) uint8, the planes of `decision.decide_on_host`.
+        (N, 4 or 5, *size) uint8, the planes of `decision.decide_on_host` and, at that size, `decision.kinds_on_host`.
     """
+    kinds = [probabilities[:, 4:].max(1).indices] if probabilities.shape[1] > 4 else []
+    probabilities = probabilities[:, :4]
     if probabilities.shape[-2:] != size:
         probabilities = F.interpolate(probabilities, size=size, mode="bilinear", align_corners=False)
+        kinds = [F.interpolate(planes[:, None].float(), size=size, mode="nearest-exact")[:, 0] for planes in kinds]
     objects = probabilities[:, 0]
     confidence, classes = probabilities[:, 1:].max(1)
-    planes = (objects > threshold, classes, (confidence * 255).round_(), (objects * 255).round_())
+    planes = (objects > threshold, classes, (confidence * 255).round_(), (objects * 255).round_(), *kinds)
     return torch.stack([plane.to(torch.uint8) for plane in planes], 1)
 
 
@@ -137,12 +139,16 @@ class CudaPipeline:
         with self._lock, torch.inference_mode():
             results = self._infer(groups, input_height, result, threshold)
         if not memories:
-            return [Scene(planes[0], planes[1], planes[2], planes[3], timing) for planes, timing in results]
+            return [
+                Scene(planes[0], planes[1], planes[2], planes[3], timing, planes[4] if len(planes) > 4 else None)
+                for planes, timing in results
+            ]
         scenes, images = [], (image for group in groups for image in group)
         for (planes, timing), memory, image in zip(results, memories, images, strict=True):
             began, size = time.perf_counter(), image.shape[:2] if at_input_size else planes.shape[1:]
-            decided = decide_on_host(memory(planes[0], planes[1:]), size, threshold)
-            scenes.append(Scene(*decided, replace(timing, postprocess=time.perf_counter() - began)))
+            steady = memory(planes[0], planes[1:])
+            decided, kinds = decide_on_host(steady, size, threshold), kinds_on_host(steady)
+            scenes.append(Scene(*decided, replace(timing, postprocess=time.perf_counter() - began), kinds))
         return scenes
 
     def facts(self) -> dict[str, str]:

@@ -14,7 +14,7 @@ import numpy as np
 from sfi_ros.memory import Recycled
 
 Planes = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
-"""In the order of the fields of `Scene`."""
+"""In the order of the first fields of `Scene`."""
 
 _memory: Final = Recycled()
 
@@ -26,7 +26,7 @@ def decide_on_host(probabilities: np.ndarray, size: tuple[int, int], threshold: 
     than as floats. Every plane is decided on by itself: NumPy has no fast argmax over three.
 
     Args:
-        probabilities: (4, h, w) uint8, 255 = 1: of foreground, road, sidewalk and other.
+        probabilities: (4 or 7, h, w) uint8, 255 = 1: of foreground, road, sidewalk and other; see `kinds_on_host`, too.
         size: (height, width) of the result.
         threshold: probability above which a pixel is foreground, 0 to 1.
 
@@ -38,10 +38,10 @@ def decide_on_host(probabilities: np.ndarray, size: tuple[int, int], threshold: 
     foreground, classes, confidence, objects = decided
     if probabilities.shape[1:] == size:
         np.copyto(objects, probabilities[0])
-        road, sidewalk, other = probabilities[1:]
+        road, sidewalk, other = probabilities[1:4]
     else:
         enlarged = _memory.take((3, *size))
-        for plane, out in zip(probabilities, (objects, *enlarged), strict=True):
+        for plane, out in zip(probabilities[:4], (objects, *enlarged), strict=True):
             cv2.resize(plane, size[::-1], dst=out)
         road, sidewalk, other = enlarged
     is_other = foreground.view(np.bool_)  # until the foreground is decided on
@@ -55,20 +55,38 @@ def decide_on_host(probabilities: np.ndarray, size: tuple[int, int], threshold: 
     return foreground, classes, confidence, objects
 
 
-def probabilities_of(foreground: np.ndarray, background: np.ndarray) -> np.ndarray:
+def kinds_on_host(probabilities: np.ndarray) -> np.ndarray | None:
+    """Decide what an object would be at each place.
+
+    Args:
+        probabilities: (7, h, w) uint8: behind four others those of person, two-wheeler, vehicle; or only four.
+
+    Returns:
+        `Scene.kinds`, (h, w) uint8; None where there are only four.
+    """
+    if len(probabilities) == 4:
+        return None
+    person, two_wheeler, vehicle = probabilities[4:]
+    return np.where(vehicle > np.maximum(person, two_wheeler), np.uint8(2), (two_wheeler > person).view(np.uint8))
+
+
+def probabilities_of(foreground: np.ndarray, *others: np.ndarray) -> np.ndarray:
     """From logits to probabilities, as `network.outputs.to_probabilities` with PyTorch.
 
     Args:
-        foreground: (N, K, h, w) float32 logits, one for each foreground class.
-        background: (N, 3, h, w) float32 logits.
+        foreground: (N, 1, h, w) float32 logits.
+        *others: (N, 3, h, w) float32 logits of the background and, of networks that tell them, of kinds of objects.
 
     Returns:
-        (N, 4, h, w) float32: of being foreground, and of the background being road, sidewalk, other.
+        (N, 4 or 7, h, w) float32: of being foreground, of the background being road, sidewalk, other, and of an object
+        being person, two-wheeler, vehicle.
     """
-    n, classes, height, width = background.shape
-    probabilities = np.empty((n, 1 + classes, height, width), np.float32)
+    n, _, height, width = foreground.shape
+    probabilities = np.empty((n, 1 + 3 * len(others), height, width), np.float32)
     with np.errstate(over="ignore"):  # exp(-x) of a far negative x is infinite, and the probability 0
-        probabilities[:, 0] = 1 / (1 + np.exp(-foreground.max(1)))
-    powers = np.exp(background - background.max(1, keepdims=True), out=probabilities[:, 1:])
-    powers /= powers.sum(1, keepdims=True)
+        probabilities[:, :1] = 1 / (1 + np.exp(-foreground))
+    for number, logits in enumerate(others):
+        first = 1 + 3 * number
+        powers = np.exp(logits - logits.max(1, keepdims=True), out=probabilities[:, first : first + 3])
+        powers /= powers.sum(1, keepdims=True)
     return probabilities

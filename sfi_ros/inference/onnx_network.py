@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from sfi_ros.classes import BACKGROUND_CLASSES
+from sfi_ros.classes import BACKGROUND_CLASSES, FOREGROUND_CLASSES
 from sfi_ros.errors import ImageError, OptionError, UnavailableError, shown
 from sfi_ros.inference.onnx_file import OnnxFile, read_onnx
 from sfi_ros.inference.threads import usual_threads
@@ -133,24 +133,22 @@ class OnnxNetwork:
                 f"TensorRT) have the versions that onnxruntime {ort.__version__} was built for, or use device 'cpu'"
             )
 
-    def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(self, images: np.ndarray) -> tuple[np.ndarray, ...]:
         """Run the network.
 
         Args:
             images: (N, 3, h, w) uint8 RGB, of the size that the file is for.
 
         Returns:
-            Logits of the foreground, (N, K, h, w), and of the background, (N, 3, h, w), both float32.
+            Logits of the foreground, (N, 1, h, w), of the background, (N, 3, h, w), and, if it tells them, of kinds of
+            objects, (N, 3, h, w); all float32.
 
         Raises:
             ImageError: images that the file is not for.
         """
         self._check(images)
         self._announce(images.shape)
-        foreground, background = self._session.run(
-            ["foreground", "background"], {"image": np.ascontiguousarray(images)}
-        )
-        return foreground, background
+        return tuple(self._session.run(list(_planes(self.metadata)), {"image": np.ascontiguousarray(images)}))
 
     def _check(self, images: np.ndarray) -> None:
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != 3:
@@ -212,10 +210,16 @@ def _read(path: Path) -> tuple[OnnxFile, Metadata, ExportRecord]:
     return file, metadata, record
 
 
+def _planes(metadata: Metadata) -> dict[str, int]:
+    """Return the outputs of a graph, in order, and how many planes each has."""
+    kinds = {"kinds": len(FOREGROUND_CLASSES)} if metadata.tells_kinds else {}
+    return {"foreground": 1, "background": len(BACKGROUND_CLASSES), **kinds}
+
+
 def _check_graph(session: Any, metadata: Metadata, path: Path) -> None:
     """Refuse a graph that does not take and give what the metadata says."""
     found = {value.name: [value.type, *value.shape] for value in (*session.get_inputs(), *session.get_outputs())}
-    planes = {"image": 3, "foreground": metadata.options["foreground_classes"], "background": len(BACKGROUND_CLASSES)}
+    planes = {"image": 3, **_planes(metadata)}
     for name, channels in planes.items():
         kind = "tensor(uint8)" if name == "image" else "tensor(float)"
         right = len(found.get(name, ())) == 5 and [found[name][0], found[name][2]] == [kind, channels]

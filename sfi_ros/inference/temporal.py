@@ -16,6 +16,9 @@ KEPT_BACKGROUND: Final = 0.8
 KEPT_FOREGROUND: Final = 0.7  # objects move by themselves: more would smear them (benchmarks/steadiness.py)
 """Share of the probabilities before in those after, where the flow explains the image."""
 
+_KEPT: Final = (KEPT_FOREGROUND, KEPT_BACKGROUND, KEPT_FOREGROUND)
+"""Of objects, background and kinds of objects."""
+
 UNEXPLAINED: Final = 30
 """Difference of grey values from which on the flow explains nothing; the kept share falls to 0 until there."""
 
@@ -38,7 +41,7 @@ class TemporalFilter:
 
     def __init__(self) -> None:
         self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
-        self._before: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+        self._before: tuple[np.ndarray, list[np.ndarray]] | None = None
         self._stamp: float | None = None
 
     def reset(self) -> None:
@@ -56,23 +59,27 @@ class TemporalFilter:
 
         Args:
             grey: (h, w) uint8, the image at the network's size.
-            probabilities: (4, h, w) uint8, 255 = 1: of foreground, road, sidewalk and other.
+            probabilities: (4 or 7, h, w) uint8, 255 = 1: of foreground, road, sidewalk and other, and maybe of kinds of
+                objects.
 
         Returns:
             The same, of which a share is kept from the frames before. An image of another size begins anew.
         """
-        objects, background = probabilities[0], cv2.merge(list(probabilities[1:]))
+        threes = (cv2.merge(list(probabilities[first : first + 3])) for first in range(1, len(probabilities), 3))
+        parts = [probabilities[0], *threes]  # objects, background, maybe kinds of objects
         if self._before is not None and self._before[0].shape == grey.shape:
-            before, objects_before, background_before = self._before
+            before, parts_before = self._before
             places = self._places_before(grey, before)
             inside = cv2.inRange(places, (0, 0), (grey.shape[1] - 1, grey.shape[0] - 1))
             at = cv2.convertMaps(places, np.empty(0), cv2.CV_16SC2)  # which remap reads much faster
             doubt = cv2.blur(cv2.absdiff(_at(at, before), grey), _PATCH)
             doubt = np.maximum(doubt, 255 - inside)
-            objects = _blended(objects, _at(at, objects_before), doubt, KEPT_FOREGROUND)
-            background = _blended(background, _at(at, background_before), doubt, KEPT_BACKGROUND)
-        self._before = grey, objects, background
-        return np.stack([objects, *cv2.split(background)])
+            parts = [
+                _blended(part, _at(at, part_before), doubt, kept)
+                for part, part_before, kept in zip(parts, parts_before, _KEPT, strict=False)
+            ]
+        self._before = grey, parts
+        return np.stack([plane for part in parts for plane in cv2.split(part)])
 
     def _places_before(self, grey: np.ndarray, before: np.ndarray) -> np.ndarray:
         """Return where each pixel was in the image before: (h, w, 2) float32, x and y."""

@@ -1,7 +1,8 @@
 """Decoders and foreground branches: those of the paper, and the light ones of the fast family.
 
 A background decoder reads the inpainted features of the early and late encoder halves; a foreground branch reads the
-image and the early features before anything is inpainted. Both return logits at the image's size.
+image and the early features before anything is inpainted. Both return logits at the image's size; a foreground branch
+a tuple of them: whether something is a movable object and, if it tells kinds of objects, which one of these it is then.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sfi_ros.classes import FOREGROUND_CLASSES
 from sfi_ros.network.backbones import ResNetEarly
 
 
@@ -86,11 +88,15 @@ class PyramidDecoder(nn.Module):
         return self.classifier(features)
 
 
-class PaperForegroundHead(nn.Sequential):
-    """Two 3x3 convolutions of 512, two doublings, 1x1 convolution: logits at four times the size of the features."""
+class PaperForeground(nn.Module):
+    """Two 3x3 convolutions of 512, two doublings, 1x1 convolution: logits at four times the size of the features.
 
-    def __init__(self, in_channels: int, classes: int):
-        super().__init__(
+    What tells kinds of objects is a second 1x1 convolution.
+    """
+
+    def __init__(self, in_channels: int, tells_kinds: bool):
+        super().__init__()
+        self.head = nn.Sequential(
             nn.Conv2d(in_channels, 512, 3, padding=1, bias=False),
             nn.BatchNorm2d(512),
             nn.ReLU(inplace=True),
@@ -99,33 +105,36 @@ class PaperForegroundHead(nn.Sequential):
             nn.ReLU(inplace=True),
             DoublingUnit(512, 256),
             DoublingUnit(256, 128),
-            nn.Conv2d(128, classes, 1, bias=False),
+            nn.Conv2d(128, 1, 1, bias=False),
         )
+        self.kinds = nn.Conv2d(128, len(FOREGROUND_CLASSES), 1) if tells_kinds else None
+
+    def logits(self, features: Tensor) -> tuple[Tensor, ...]:
+        """(N, in, h, w) -> logits (N, 1, 4h, 4w) and, where kinds are told, (N, 3, 4h, 4w)."""
+        *parts, classifier = self.head
+        for part in parts:
+            features = part(features)
+        return tuple(last(features) for last in (classifier, self.kinds) if last is not None)
 
 
-class SeparateForeground(nn.Module):
+class SeparateForeground(PaperForeground):
     """The paper's foreground branch with an encoder of its own, half a ResNet at stride 4."""
 
-    def __init__(self, encoder: ResNetEarly, classes: int):
-        super().__init__()
+    def __init__(self, encoder: ResNetEarly, tells_kinds: bool):
+        super().__init__(encoder.channels, tells_kinds)
         self.encoder = encoder
-        self.head = PaperForegroundHead(encoder.channels, classes)
 
-    def forward(self, image: Tensor, stem: Tensor, early: Tensor) -> Tensor:
-        """Image (N, 3, H, W) -> logits (N, classes, H, W); the main encoder's features are not used."""
-        return self.head(self.encoder(image)[1])
+    def forward(self, image: Tensor, stem: Tensor, early: Tensor) -> tuple[Tensor, ...]:
+        """Image (N, 3, H, W) -> logits (N, 1 or 3, H, W); the main encoder's features are not used."""
+        return self.logits(self.encoder(image)[1])
 
 
-class SharedForeground(nn.Module):
+class SharedForeground(PaperForeground):
     """The paper's foreground head on block 2 of the main encoder: logits at stride 2, repeated to full size."""
 
-    def __init__(self, early_channels: int, classes: int):
-        super().__init__()
-        self.head = PaperForegroundHead(early_channels, classes)
-
-    def forward(self, image: Tensor, stem: Tensor, early: Tensor) -> Tensor:
-        """Block-2 features at stride 8 -> logits (N, classes, H, W)."""
-        return F.interpolate(self.head(early), scale_factor=2.0, mode="nearest")
+    def forward(self, image: Tensor, stem: Tensor, early: Tensor) -> tuple[Tensor, ...]:
+        """Block-2 features at stride 8 -> logits (N, 1 or 3, H, W)."""
+        return tuple(F.interpolate(logits, scale_factor=2.0, mode="nearest") for logits in self.logits(early))
 
 
 # --- the fast family's -------------------------------------------------------------------------------------------
@@ -182,6 +191,27 @@ class LightDecoder(nn.Module):
         return upsample_logits(self.classifier(self.drop(features)), size)
 
 
+class LightKinds(nn.Module):
+    """Tells kinds of objects at stride 8, from the foreground branch's deep features.
+
+    It reads them where they come from: what the top-down path keeps of them tells object from background, no more.
+    """
+
+    def __init__(self, late_channels: tuple[int, int], top_down_channels: int, width: int):
+        super().__init__()
+        self.from_32 = ConvUnit(late_channels[1], width, 1)
+        self.from_16 = ConvUnit(late_channels[0], width, 1)
+        self.from_8 = ConvUnit(top_down_channels, width, 1)
+        self.fuse = ConvUnit(width, width, 3)
+        self.classifier = nn.Conv2d(width, len(FOREGROUND_CLASSES), 1)
+
+    def forward(self, late: tuple[Tensor, Tensor], top_down: Tensor) -> Tensor:
+        """Features at strides 16 and 32, and those of the top-down path at stride 8 -> logits (N, 3, h, w) there."""
+        block3, block4 = late
+        features = self.from_16(block3) + upsample(self.from_32(block4), block3.shape[-2:])
+        return self.classifier(self.fuse(self.from_8(top_down) + upsample(features, top_down.shape[-2:])))
+
+
 class LightForeground(nn.Module):
     """Foreground branch of the fast family: what stands there is named at strides 16 and 32, drawn at stride 4.
 
@@ -190,7 +220,7 @@ class LightForeground(nn.Module):
     before MPI; a narrow top-down path brings its verdict to stride 4.
     """
 
-    def __init__(self, late: Any, stem_channels: int, early_channels: int, classes: int, width: int):
+    def __init__(self, late: Any, stem_channels: int, early_channels: int, tells_kinds: bool, width: int):
         super().__init__()
         self.late = late
         block3_channels, block4_channels = late.channels
@@ -200,14 +230,18 @@ class LightForeground(nn.Module):
         self.from_4 = ConvUnit(stem_channels, width // 2, 1)
         self.fuse_16, self.fuse_8 = ConvUnit(width, width, 3), ConvUnit(width, width, 3)
         self.fuse_4 = ConvUnit(width + width // 2, width // 2, 3)
-        self.classifier = nn.Conv2d(width // 2, classes, 1)
+        self.classifier = nn.Conv2d(width // 2, 1, 1)
+        self.kinds = LightKinds(late.channels, width, width // 2) if tells_kinds else None
         # Foreground is rare: an even start would mask most of the image, and nothing would be left to segment.
         nn.init.constant_(self.classifier.get_parameter("bias"), -2.0)
 
-    def forward(self, image: Tensor, stem: Tensor, early: Tensor) -> Tensor:
-        """Features at strides 4 and 8 -> logits (N, classes, H, W)."""
-        block3, block4 = self.late(early)
-        features = self.fuse_16(self.from_16(block3) + upsample(self.from_32(block4), block3.shape[-2:]))
-        features = self.fuse_8(self.from_8(early) + upsample(features, early.shape[-2:]))
-        features = self.fuse_4(torch.cat([self.from_4(stem), upsample(features, stem.shape[-2:])], 1))
-        return upsample_logits(self.classifier(features), image.shape[-2:])
+    def forward(self, image: Tensor, stem: Tensor, early: Tensor) -> tuple[Tensor, ...]:
+        """Features at strides 4 and 8 -> logits (N, 1, H, W) and, where kinds are told, (N, 3, H, W)."""
+        late = block3, block4 = self.late(early)
+        at_16 = self.fuse_16(self.from_16(block3) + upsample(self.from_32(block4), block3.shape[-2:]))
+        at_8 = self.fuse_8(self.from_8(early) + upsample(at_16, early.shape[-2:]))
+        at_4 = self.fuse_4(torch.cat([self.from_4(stem), upsample(at_8, stem.shape[-2:])], 1))
+        objects = upsample_logits(self.classifier(at_4), image.shape[-2:])
+        if self.kinds is None:
+            return (objects,)
+        return objects, upsample_logits(self.kinds(late, at_8), image.shape[-2:])

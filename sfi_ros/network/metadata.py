@@ -90,6 +90,11 @@ class Metadata:
             is_colour = isinstance(numbers, tuple) and len(numbers) == 3 and all(map(_is_finite, numbers))
             require(is_colour, name, "three finite numbers", numbers)
 
+    @property
+    def tells_kinds(self) -> bool:
+        """Whether the network tells kinds of objects, `classes.FOREGROUND_CLASSES`."""
+        return NetworkOptions.from_dict(self.options).tells_kinds
+
     def check_supported(self, source: object) -> None:
         """Refuse weights whose classes, normalisation or options are not those of this package.
 

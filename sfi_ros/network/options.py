@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final, Literal, get_args
 
+from sfi_ros.classes import FOREGROUND_CLASSES
 from sfi_ros.errors import OptionError, shown
 
 Boundary = Literal["dilated", "raw"]
@@ -12,9 +13,6 @@ BOUNDARIES: Final[tuple[Boundary, ...]] = get_args(Boundary)
 MpiPosition = Literal["image", "block2", "block4", "logits"]
 Fill = Literal["mpi", "zero"]
 MaskSource = Literal["predicted", "given"]
-
-MAX_FOREGROUND_CLASSES: Final = 64
-"""Every class costs memory at full size; Cityscapes has 10."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +24,8 @@ class NetworkOptions:
             block 4, or in the logits (paper, Table III).
         fill: "mpi", or "zero" for naive blacking out (paper, Table IV).
         mask_source: "predicted", or "given": every call must then bring a mask.
-        foreground_classes: 1, or several; MPI fills their union.
+        foreground_classes: 1: whether something is a movable object; 3: which of `classes.FOREGROUND_CLASSES` it is,
+            too. What is filled is the same: their union.
         boundary: "dilated" as in the paper, or "raw" as in the released code; see `mpi.max_pool_inpaint`.
 
     Raises:
@@ -49,12 +48,16 @@ class NetworkOptions:
         for name, values in allowed.items():
             if getattr(self, name) not in values:
                 raise OptionError(f"{name} must be one of {', '.join(values)}; got {shown(repr(getattr(self, name)))}")
-        count = self.foreground_classes
-        if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= MAX_FOREGROUND_CLASSES:
-            limit = MAX_FOREGROUND_CLASSES
+        count, kinds = self.foreground_classes, len(FOREGROUND_CLASSES)
+        if type(count) is not int or count not in (1, kinds):
             raise OptionError(
-                f"foreground_classes must be a positive integer of at most {limit}; got {shown(repr(count))}"
+                f"foreground_classes must be 1, or {kinds} ({', '.join(FOREGROUND_CLASSES)}); got {shown(repr(count))}"
             )
+
+    @property
+    def tells_kinds(self) -> bool:
+        """Whether it is told which kind of object the foreground is."""
+        return self.foreground_classes > 1
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> NetworkOptions:

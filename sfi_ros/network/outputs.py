@@ -14,11 +14,15 @@ class SceneLogits:
 
     Attributes:
         background: (N, 3, H, W) logits of the background classes, the foreground inpainted away.
-        foreground: (N, K, H, W) logits, one for each foreground class (K = 1: foreground or not).
+        foreground: (N, 1, H, W) logits of being a movable object.
+        kinds: (N, 3, H, W) logits of the kinds that an object can be, `classes.FOREGROUND_CLASSES`; None where the
+            network was not built to tell them. A kind's probability is that of the foreground times its softmax: kinds
+            divide the foreground among them and cannot change it.
     """
 
     background: Tensor
     foreground: Tensor
+    kinds: Tensor | None = None
 
 
 torch.export.register_dataclass(SceneLogits)
@@ -27,10 +31,9 @@ torch.export.register_dataclass(SceneLogits)
 def to_probabilities(logits: SceneLogits) -> Tensor:
     """From logits to probabilities, for the engine's pipelines and for evaluation.
 
-    Several foreground classes count as their union, as they do where the network fills them: the most likely one.
-
     Returns:
-        (N, 4, H, W) float32: of being foreground, and of the background being road, sidewalk, other.
+        (N, 4 or 7, H, W) float32: of being foreground, of the background being road, sidewalk, other, and, where the
+        network tells kinds, of an object being person, two-wheeler, vehicle.
     """
-    objects = logits.foreground.float().sigmoid().amax(1, keepdim=True)
-    return torch.cat([objects, logits.background.float().softmax(1)], 1)
+    kinds = [] if logits.kinds is None else [logits.kinds.float().softmax(1)]
+    return torch.cat([logits.foreground.float().sigmoid(), logits.background.float().softmax(1), *kinds], 1)

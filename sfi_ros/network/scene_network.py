@@ -63,7 +63,8 @@ class SceneNetwork(nn.Module):
         options: see `NetworkOptions`.
         early: encoder to stride 8; `early(image)` returns its features at strides 4 and 8.
         late: the rest of the encoder; `late(features)` returns the features behind blocks 3 and 4.
-        foreground: branch that maps (image, stem, early features) to foreground logits at the image's size.
+        foreground: branch that maps (image, stem, early features) to foreground logits at the image's size and, in a
+            network that tells kinds of objects, to logits of these; see `SceneLogits`.
         decoder: maps (early features, late features, size) to background logits of that size.
         reports: what the initialisation from ImageNet weights loaded.
         fill: what replaces the features of the foreground; None for `Fill`.
@@ -129,14 +130,12 @@ class SceneNetwork(nn.Module):
 
 
 def mask_to_fill(logits: Tensor, given_foreground: Tensor | None, fake_foreground: Tensor | None) -> Tensor:
-    """Return the mask that is filled, (N, 1, H, W) of 0 or 1, like `logits`; several foreground classes are united.
+    """Return the mask that is filled, (N, 1, H, W) of 0 or 1, like `logits`.
 
     A logit above zero is a probability above one half, which `FOREGROUND_THRESHOLD` is.
     """
-    if given_foreground is None:
-        mask = logits.detach().amax(1, keepdim=True) > 0
-    else:
-        mask = given_foreground.to(logits.dtype) > FOREGROUND_THRESHOLD
+    given = None if given_foreground is None else given_foreground.to(logits.dtype) > FOREGROUND_THRESHOLD
+    mask = logits.detach() > 0 if given is None else given
     if fake_foreground is not None:
         mask = mask | (fake_foreground.to(logits.dtype) > FOREGROUND_THRESHOLD)
     return mask.to(logits.dtype)

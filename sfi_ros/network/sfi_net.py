@@ -19,7 +19,7 @@ class SFINet(SceneNetwork):
         size = images.shape[-2:]
         image = self.border.pad(images)
         stem, early = self.early(image)
-        foreground = self.border.crop(self.foreground(image, stem, early), size)
+        foreground, *kinds = (self.border.crop(planes, size) for planes in self.foreground(image, stem, early))
         mask = self.border.pad(mask_to_fill(foreground, given_foreground, fake_foreground))
 
         position = self.options.mpi_position
@@ -35,4 +35,4 @@ class SFINet(SceneNetwork):
         background = self.decoder(early, late, image.shape[-2:])
         if position == "logits":
             background = self.fill(background, mask)
-        return SceneLogits(self.border.crop(background, size), foreground)
+        return SceneLogits(self.border.crop(background, size), foreground, *kinds)

@@ -22,8 +22,8 @@ class TwoStageNet(SceneNetwork):
         self._check(images, given_foreground, fake_foreground)
         size = images.shape[-2:]
         image = self.border.pad(images)
-        foreground = self.border.crop(self.foreground(image, image, image), size)
+        foreground, *kinds = (self.border.crop(planes, size) for planes in self.foreground(image, image, image))
         mask = self.border.pad(mask_to_fill(foreground, given_foreground, fake_foreground))
         early = self.early(image * (1 - mask))[1]
         background = self.decoder(early, self.late(early), image.shape[-2:])
-        return SceneLogits(self.border.crop(background, size), foreground)
+        return SceneLogits(self.border.crop(background, size), foreground, *kinds)

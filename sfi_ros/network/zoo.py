@@ -70,7 +70,7 @@ def _paper(architecture: Architecture, *, shared: bool) -> Callable[..., SceneNe
         early, late, decoder, reports = _dilated_resnet(architecture, pretrained)
         foreground: nn.Module
         if shared:
-            foreground = SharedForeground(early.channels, options.foreground_classes)
+            foreground = SharedForeground(early.channels, options.tells_kinds)
         else:
             foreground, own_reports = _separate_foreground(architecture, pretrained, options)
             reports += own_reports
@@ -103,7 +103,7 @@ def _fast(encoder: FastEncoder) -> Callable[..., SceneNetwork]:
             cut.foreground_late,
             cut.early.stem_channels,
             cut.early.channels,
-            options.foreground_classes,
+            options.tells_kinds,
             encoder.foreground_width,
         )
         decoder = LightDecoder(cut.early.channels, cut.late.channels, len(BACKGROUND_CLASSES), encoder.width)
@@ -140,7 +140,7 @@ def _separate_foreground(
     resnet, reports = imagenet_model("resnet18", pretrained if fits else None)
     restride(resnet.layer1, 1, 2)
     restride(resnet.layer2, 1, 2)
-    return SeparateForeground(ResNetEarly(resnet), options.foreground_classes), reports
+    return SeparateForeground(ResNetEarly(resnet), options.tells_kinds), reports
 
 
 _BUILDERS: dict[str, Callable[..., SceneNetwork]] = {

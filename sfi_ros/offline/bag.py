@@ -27,7 +27,7 @@ from sfi_ros.offline.recording import Camera, RecordedImage, Recording
 from sfi_ros.offline.resume import claim, engine_settings, source_settings
 from sfi_ros.offline.summary import RunSummary, engine_facts, latencies
 from sfi_ros.offline.task import Before, NothingReadable, Plan, Report, Task, stretches
-from sfi_ros.outputs import BACKGROUND, BACKGROUND_CONFIDENCE, FOREGROUND_MASK, SceneView, output_named
+from sfi_ros.outputs import BACKGROUND, BACKGROUND_CONFIDENCE, FOREGROUND_MASK, SceneView, output_named, require_given
 
 MADE_BY: Final = "sfi bag"
 
@@ -99,6 +99,7 @@ class BagRun(Task):
         return Recording(self.source, self.topics, self.all_topics, self.significant_bits)
 
     def _claim(self, engine: InferenceEngine) -> bool:
+        require_given(map(output_named, self.outputs), engine.metadata, engine.weights_name)
         settings = {
             **source_settings(self.source),
             **engine_settings(engine, self.weights_digest),

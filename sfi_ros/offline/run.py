@@ -30,6 +30,7 @@ from sfi_ros.offline.recorder import FOLDERS, VIDEO, PictureFolder, Recorder
 from sfi_ros.offline.resume import Settings, claim, engine_settings, source_settings
 from sfi_ros.offline.summary import RunSummary, engine_facts, latencies
 from sfi_ros.offline.task import Before, NothingReadable, Plan, Report, Task, stretches
+from sfi_ros.outputs import output_named, require_given
 
 MADE_BY: Final = "sfi run"
 
@@ -122,6 +123,7 @@ class Run(Task):
         return PictureFolder(self.output, self.outputs, layout)
 
     def _claim(self, engine: InferenceEngine) -> bool:
+        require_given(map(output_named, self.outputs), engine.metadata, engine.weights_name)
         settings = {
             **source_settings(self.source),
             **engine_settings(engine, self.weights_digest),

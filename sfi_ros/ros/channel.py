@@ -12,6 +12,7 @@ from rclpy.node import Node
 from sfi_ros.inference.images import check_image
 from sfi_ros.inference.scene import Scene
 from sfi_ros.inference.temporal import TemporalFilter
+from sfi_ros.network.metadata import Metadata
 from sfi_ros.outputs import SceneView
 from sfi_ros.ros import diagnostics
 from sfi_ros.ros.bit_depth import BitDepth
@@ -85,15 +86,16 @@ class Channel:
 
     # --- the node's thread ---
 
-    def open(self, weights_name: str, layouts: Layouts) -> None:
-        """Make the publishers: the node is configured.
+    def open(self, weights: Metadata, weights_name: str, layouts: Layouts) -> None:
+        """Make the publishers: the node is configured; see `Results`.
 
         Raises:
             OptionError: see `CameraGround`.
         """
         prefix = self.topics.results
         self._ground = CameraGround(self._node, prefix, self._parameters, layouts.grid)
-        self._layouts, self._results = layouts, Results(self._node, weights_name, prefix)
+        self._results = Results(self._node, weights, weights_name, prefix)
+        self._layouts = layouts
 
     def activate(self) -> None:
         """Listen for calibrations, and from then on to the camera as `follow_demand` says."""

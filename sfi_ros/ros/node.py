@@ -24,6 +24,7 @@ from rclpy.duration import Duration
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
+from sfi_ros.classes import FOREGROUND_CLASSES
 from sfi_ros.inference import DefaultWeightsMissing, InferenceEngine
 from sfi_ros.ros import diagnostics
 from sfi_ros.ros.camera import Arrival
@@ -158,7 +159,7 @@ class InpaintNode(LifecycleNode):
         self._layouts = Layouts(self, self._settings, grid)
         try:
             for channel in self._channels.values():
-                channel.open(engine.weights_name, self._layouts)
+                channel.open(engine.metadata, engine.weights_name, self._layouts)
         except Exception:
             self._release()
             raise
@@ -286,6 +287,8 @@ class InpaintNode(LifecycleNode):
         if engine is not None:
             facts["weights"] = engine.weights_name
             facts["network"] = engine.metadata.name
+            kinds = ", ".join(FOREGROUND_CLASSES) if engine.metadata.tells_kinds else "not told by these weights"
+            facts["kinds of objects"] = kinds
             facts["device"] = engine.device
             facts["precision"] = engine.precision
             facts["backend"] = engine.backend

@@ -12,7 +12,17 @@ from std_msgs.msg import Header
 
 from sfi_ros.classes import BACKGROUND_CLASSES
 from sfi_ros.geometry.calibration import Calibration
-from sfi_ros.outputs import BACKGROUND, BACKGROUND_CONFIDENCE, FOREGROUND_MASK, OUTPUTS, Output, SceneView
+from sfi_ros.network.metadata import Metadata
+from sfi_ros.outputs import (
+    BACKGROUND,
+    BACKGROUND_CONFIDENCE,
+    FOREGROUND_CLASSES_OUTPUT,
+    FOREGROUND_MASK,
+    OUTPUTS,
+    Output,
+    SceneView,
+    outputs_of,
+)
 from sfi_ros.ros.camera_info import camera_info_message
 from sfi_ros.ros.image_messages import image_message
 from sfi_ros.ros.qos import latched_qos, overridable, result_qos
@@ -33,13 +43,17 @@ class Results:
 
     Args:
         node: to publish with.
+        weights: of the network; what they do not tell has no topic.
         weights_name: goes into ~/scene.
         prefix: of the topics: "~", or that of one of several cameras.
     """
 
-    def __init__(self, node: Node, weights_name: str, prefix: str = "~"):
+    def __init__(self, node: Node, weights: Metadata, weights_name: str, prefix: str = "~"):
         self._node, self._weights_name, self._prefix = node, weights_name, prefix
-        self._images = {output: self._publisher(Image, output.name) for output in OUTPUTS}
+        self._images = {output: self._publisher(Image, output.name) for output in outputs_of(weights)}
+        for output in OUTPUTS:
+            if output not in self._images:
+                node.get_logger().info(f"{prefix}/{output.name} is left out: {weights_name} tells no kinds of objects")
         self._camera_info = self._publisher(CameraInfo, "camera_info")
         self._publishers = [*self._images.values(), self._camera_info]
         self._memory: dict[Output, array.array] = {}
@@ -55,7 +69,7 @@ class Results:
         if LabelInfo is None:
             node.get_logger().info(f"{prefix}/label_info is left out: vision_msgs is not installed")
         else:
-            self._label_infos = [self._published_label_info(output) for output in OUTPUTS if output.classes]
+            self._label_infos = [self._published_label_info(output) for output in self._images if output.classes]
 
     def wanted(self) -> bool:
         """Whether anybody subscribes to a result."""
@@ -75,7 +89,7 @@ class Results:
             processing_time: seconds since the camera's image arrived.
         """
         scene_wanted = self._scene is not None and _has_subscribers(self._scene)
-        in_scene = (FOREGROUND_MASK, BACKGROUND, BACKGROUND_CONFIDENCE)
+        in_scene = (FOREGROUND_MASK, BACKGROUND, BACKGROUND_CONFIDENCE, FOREGROUND_CLASSES_OUTPUT)
         messages = {}
         for output, publisher in self._images.items():
             wanted = _has_subscribers(publisher)
@@ -97,6 +111,7 @@ class Results:
                     foreground_share=view.scene.foreground_share,
                     processing_time=processing_time,
                     weights=self._weights_name,
+                    **_kinds_in_scene(messages.get(FOREGROUND_CLASSES_OUTPUT)),
                 )
             )
         if calibration is not None and _has_subscribers(self._camera_info):
@@ -121,6 +136,18 @@ class Results:
         message.class_map = [VisionClass(class_id=value, class_name=name) for value, name in enumerate(output.classes)]
         publisher.publish(message)
         return publisher
+
+
+def _kinds_in_scene(image: Image | None) -> dict[str, Any]:
+    """Return the fields of ~/scene about kinds of objects: none where the weights do not tell them."""
+    if image is None:
+        return {}
+    names = FOREGROUND_CLASSES_OUTPUT.classes
+    return {
+        "foreground_classes": image,
+        "foreground_class_ids": list(range(len(names))),
+        "foreground_class_names": list(names),
+    }
 
 
 def _has_subscribers(publisher: Publisher) -> bool:

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import shared
+from conftest import shared, weights_telling_kinds
 from torch import Tensor, nn
 
 from sfi_ros.cli import main
@@ -46,11 +46,11 @@ TINY = (96, 160)
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory) -> Path:
-    """The default weights as ONNX, for any size, stored as the checkpoint stores them."""
+    """The default weights, telling kinds of objects, as ONNX, for any size, stored as the checkpoint stores them."""
     if not onnx_is_possible():
         pytest.skip("ONNX needs torch 2.7 or newer")
     path = tmp_path_factory.mktemp("onnx") / "default.onnx"
-    return export_onnx(DEFAULT_WEIGHTS, path, max_side=1024, stored="float16").path
+    return export_onnx(weights_telling_kinds(), path, max_side=1024, stored="float16").path
 
 
 def street(height: int, width: int, *, seed: int = 2, count: int = 1) -> Tensor:
@@ -61,16 +61,15 @@ def street(height: int, width: int, *, seed: int = 2, count: int = 1) -> Tensor:
 
 @torch.inference_mode()
 def pytorch(images: Tensor, bias: float = 0.0) -> SceneLogits:
-    network = checkpoint.load(DEFAULT_WEIGHTS).network
+    network = checkpoint.load(weights_telling_kinds()).network
     network.foreground.classifier.bias += bias
     return network(normalize(images))
 
 
 def assert_same(got: SceneLogits, expected: SceneLogits) -> None:
-    assert got.background.shape == expected.background.shape
-    assert got.foreground.shape == expected.foreground.shape
-    torch.testing.assert_close(got.background, expected.background, rtol=0, atol=1e-3)
-    torch.testing.assert_close(got.foreground, expected.foreground, rtol=0, atol=1e-3)
+    for name, logits in vars(got).items():
+        if logits is not None:
+            torch.testing.assert_close(logits, getattr(expected, name), rtol=0, atol=1e-3)
     assert (got.background.argmax(1) == expected.background.argmax(1)).float().mean() >= 0.999
     assert ((got.foreground > 0) == (expected.foreground > 0)).float().mean() >= 0.999
 
@@ -124,12 +123,12 @@ def test_cell_averages(cells):
 )
 @torch.inference_mode()
 def test_traceable_network_equals_the_network(options):
-    trained = checkpoint.load(DEFAULT_WEIGHTS).network
-    network = zoo.build(trained.name, **options).eval()
+    trained = checkpoint.load(weights_telling_kinds()).network
+    network = zoo.build(trained.name, foreground_classes=3, **options).eval()
     network.load_state_dict(trained.state_dict())
     images = street(65, 90, count=2)
     got = traceable.TraceableNetwork(network, 128)(images)
-    assert_same(SceneLogits(got["background"], got["foreground"]), network(normalize(images)))
+    assert_same(SceneLogits(**got), network(normalize(images)))
     assert all(torch.equal(value, trained.state_dict()[key]) for key, value in network.state_dict().items())
 
 
@@ -137,14 +136,16 @@ def test_traceable_network_equals_the_network(options):
 @torch.inference_mode()
 def test_untrained_traceable_network_equals_the_network(name):
     torch.manual_seed(0)
-    network = zoo.build(name, foreground_classes=2).eval()
-    network.foreground.register_forward_hook(lambda *call: call[-1] - call[-1].amax(1, keepdim=True).median())
+    network = zoo.build(name, foreground_classes=3).eval()
+    network.foreground.register_forward_hook(lambda *call: (call[-1][0] - call[-1][0].median(), call[-1][1]))
     images = street(65, 90)
     got = traceable.TraceableNetwork(network, 128)(images)
-    mask = (got["foreground"].amax(1, keepdim=True) > 0).float()
+    mask = (got["foreground"] > 0).float()
     assert 0.2 < mask.mean() < 0.8
     expected = network(normalize(images), given_foreground=mask)  # logits next to zero round to either side
-    for logits, planes in ((got["foreground"], expected.foreground), (got["background"], expected.background)):
+    assert set(got) == {"foreground", "background", "kinds"}
+    for name, logits in got.items():
+        planes = getattr(expected, name)
         torch.testing.assert_close(logits, planes, rtol=0, atol=5e-3 * float(planes.abs().max()))
 
 
@@ -202,9 +203,12 @@ def test_engine_runs_it(exported):
     image = SyntheticStreet(seed=5, width=640, height=360).frame(9).image
     engine = InferenceEngine.load(exported, device="cpu")
     assert (engine.backend, engine.precision, engine.input_height) == ("onnxruntime", "float32", 256)
-    got, expected = engine(image), InferenceEngine.load(device="cpu", precision="float32")(image)
+    reference = InferenceEngine.load(weights_telling_kinds(), device="cpu", precision="float32")
+    got, expected = engine(image), reference(image)
     assert (got.foreground == expected.foreground).mean() > 0.999
     assert (got.background == expected.background).mean() > 0.999
+    assert (got.kinds == expected.kinds).mean() > 0.999
+    assert (got.foreground_classes == expected.foreground_classes).mean() > 0.999
 
 
 def test_info_reads_it(exported, capsys):
@@ -216,18 +220,18 @@ def test_info_reads_it(exported, capsys):
 
 def test_file_says_what_it_is(exported):
     metadata, record = read_exported(exported)
-    assert metadata == checkpoint.read_metadata(DEFAULT_WEIGHTS)
+    assert metadata == checkpoint.read_metadata(weights_telling_kinds())
     assert record.weights == DEFAULT_WEIGHTS.name
-    assert record.weights_sha256 == hashlib.sha256(DEFAULT_WEIGHTS.read_bytes()).hexdigest()
+    assert record.weights_sha256 == hashlib.sha256(weights_telling_kinds().read_bytes()).hexdigest()
     assert record.torch == torch.__version__
     assert (record.size, record.min_side, record.max_side, record.stored) == (None, 33, 1024, "float16")
-    assert exported.stat().st_size < 1.1 * DEFAULT_WEIGHTS.stat().st_size
+    assert exported.stat().st_size < 1.1 * weights_telling_kinds().stat().st_size
     proto = onnx.load(exported)
     assert record.opset == next(entry.version for entry in proto.opset_import if entry.domain == "")
-    (image,), (foreground, background) = proto.graph.input, proto.graph.output
-    assert (image.name, foreground.name, background.name) == ("image", "foreground", "background")
-    dims = [[d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in (image, foreground, background)]
-    assert dims == [["batch", channels, "height", "width"] for channels in (3, 1, 3)]
+    values = [*proto.graph.input, *proto.graph.output]
+    assert [value.name for value in values] == ["image", "foreground", "background", "kinds"]
+    dims = [[d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim] for value in values]
+    assert dims == [["batch", channels, "height", "width"] for channels in (3, 1, 3, 3)]
     assert str(Path.cwd()).encode() not in exported.read_bytes()
     assert [path.name for path in exported.parent.iterdir()] == [exported.name]
 
@@ -280,7 +284,7 @@ def test_torch_export_program(tmp_path):
     for count in (1, 2):
         images = street(*TINY, count=count)
         got = network(images)
-        assert_same(SceneLogits(got["background"], got["foreground"]), pytorch(images))
+        assert_same(SceneLogits(**got), pytorch(images))
     assert json.loads(said["sfi_ros"])["input_height"] == 96
     assert json.loads(said["sfi_ros_export"])["size"] == list(TINY)
 
@@ -323,7 +327,7 @@ def test_paths_and_networks_that_cannot_be(tmp_path, capsys):
 def test_a_file_that_computes_something_else_is_not_kept(tmp_path, wrong):
     path = tmp_path / "kept.onnx"
     path.write_text("what was there")
-    plan = exporter._Plan.make(DEFAULT_WEIGHTS, None, TINY, 0, None)
+    plan = exporter._Plan.make(weights_telling_kinds(), None, TINY, 0, None)
 
     def write(partial: Path):
         partial.write_text("wrong")

@@ -36,7 +36,7 @@ def test_a_file_of_ours_runs(good):
     ("metadata", "message"),
     [
         ({"input_height": "256"}, "input_height must be an integer within 32..4096; got 256"),
-        ({"options": {"foreground_classes": 10_000_000}}, "foreground_classes must be"),
+        ({"options": {"foreground_classes": 10_000_000}}, "foreground_classes must be 1"),
         ({"options": {"pretrained": "/etc/passwd"}}, "unknown network options pretrained"),
         ({"mean": [0.5, 0.5, 0.5]}, "normalised with"),
         ({"background_classes": ["road", "grass", "other"]}, "trained for the classes road, grass"),
@@ -150,7 +150,7 @@ def test_a_graph_that_gives_something_else(tmp_path):
         OnnxNetwork(written(proto, tmp_path / "x.onnx"), device="cpu")
     with pytest.raises(CheckpointError, match="inputs and outputs are"):
         OnnxNetwork(written(model(outputs=("foreground", "mean")), tmp_path / "x.onnx"), device="cpu")
-    several = {"options": {**NetworkOptions().to_dict(), "foreground_classes": 2}}
+    several = {"options": {**NetworkOptions().to_dict(), "foreground_classes": 3}}
     with pytest.raises(CheckpointError, match="inputs and outputs are"):
         OnnxNetwork(written(declared(model()), tmp_path / "x.onnx", metadata=several), device="cpu")
 

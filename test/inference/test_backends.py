@@ -5,12 +5,13 @@ from __future__ import annotations
 import shutil
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import needs_bfloat16
+from conftest import needs_bfloat16, weights_telling_kinds
 
 from sfi_ros.inference import DEFAULT_WEIGHTS, InferenceEngine
 from sfi_ros.inference.backends import open_model
@@ -23,7 +24,7 @@ from sfi_ros.inference.cuda_pipeline import (
     infer_on_device,
     leave_undecided_on_device,
 )
-from sfi_ros.inference.decision import decide_on_host
+from sfi_ros.inference.decision import decide_on_host, kinds_on_host
 from sfi_ros.inference.fused_network import (
     OneDnnConv,
     OneDnnPointwise,
@@ -126,10 +127,10 @@ def test_biases_are_added_in_float32(dtype):
 @torch.inference_mode()
 def test_what_the_gpu_computes_equals_the_cpu_pipeline(street):
     """The body of the CUDA graph, run on the CPU."""
-    model = open_model(DEFAULT_WEIGHTS, device="cpu", precision="float32")
-    engine = InferenceEngine(model, input_height=64)
+    weights = weights_telling_kinds()
+    engine = InferenceEngine(open_model(weights, device="cpu", precision="float32"), input_height=64)
     image = street[0].permute(1, 2, 0).contiguous()
-    plain = checkpoint.load(DEFAULT_WEIGHTS).network
+    plain = checkpoint.load(weights).network
     network = CameraNetwork(folded(plain, CPU, torch.float32), CPU, torch.float32)
     for output_size in ("input", "network"):
         engine.output_size = output_size
@@ -141,12 +142,16 @@ def test_what_the_gpu_computes_equals_the_cpu_pipeline(street):
         assert np.abs(planes[2].astype(int) - scene.confidence).mean() < 3
         assert np.abs(planes[3].astype(int) - scene.foreground_probability).mean() < 3
         assert np.array_equal(scene.foreground_probability > 127, scene.foreground > 0)
+        assert len(np.unique(scene.kinds)) > 1 and planes[4].shape == scene.foreground.shape
+        on_gpu = replace(scene, kinds=planes[4])
+        assert (on_gpu.foreground_classes == scene.foreground_classes).mean() > 0.98
     grey, *probabilities = leave_undecided_on_device(image[None], network, 64)[0].numpy()
     resized = resize_by_torch(image.numpy(), grey.shape)
     assert np.abs(cv2.cvtColor(resized, cv2.COLOR_RGB2GRAY).astype(int) - grey).max() <= 1
     foreground, background, *_ = decide_on_host(np.stack(probabilities), grey.shape, 0.5)
     assert (foreground == scene.foreground).mean() > 0.98
     assert (background == scene.background).mean() > 0.98
+    assert (kinds_on_host(np.stack(probabilities)) == scene.kinds).mean() > 0.98
 
 
 class Tiny(torch.nn.Module):

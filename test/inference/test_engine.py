@@ -33,7 +33,7 @@ from sfi_ros.synthetic import SyntheticStreet
 def trained(tmp_path_factory):
     """A checkpoint whose outputs are not constant, so that comparisons can fail."""
     torch.manual_seed(1)
-    network = zoo.build("fast-mobilenetv2")
+    network = zoo.build("fast-mobilenetv2", foreground_classes=3)
     street = SyntheticStreet(seed=1, width=160, height=96)
     images = torch.stack([torch.from_numpy(street.frame(number).image) for number in range(4)])
     images = normalize(images.permute(0, 3, 1, 2))
@@ -44,8 +44,10 @@ def trained(tmp_path_factory):
         network.foreground.classifier.bias -= out.foreground.median()
         out = network(images)  # the mask has changed, so has the background
         network.decoder.classifier.bias -= out.background.mean((0, 2, 3))
-        for parameter in network.decoder.classifier.parameters():
-            parameter *= 100  # as decided as a trained network is
+        network.foreground.kinds.classifier.bias -= out.kinds.mean((0, 2, 3))
+        for part in (network.decoder.classifier, network.foreground.kinds.classifier):
+            for parameter in part.parameters():
+                parameter *= 100  # as decided as a trained network is
     path = tmp_path_factory.mktemp("weights") / "some.safetensors"
     checkpoint.save(path, network, input_height=96)
     return path
@@ -67,11 +69,11 @@ def reference(path, image: np.ndarray, input_height: int, size: tuple[int, int] 
     x = (x / 255 - mean.view(3, 1, 1)) / std.view(3, 1, 1)
     with torch.no_grad():
         out = network(x)
-    mask, classes = out.foreground.sigmoid(), out.background.softmax(1)
+    mask, classes, kinds = out.foreground.sigmoid(), out.background.softmax(1), out.kinds.argmax(1)
     if size:
         mask, classes = (F.interpolate(t, size=size, mode="bilinear", align_corners=False) for t in (mask, classes))
     confidence, background = classes[0].max(0)
-    return (mask[0, 0] > 0.5).numpy(), background.numpy(), confidence.numpy()
+    return (mask[0, 0] > 0.5).numpy(), background.numpy(), confidence.numpy(), kinds[0].numpy()
 
 
 @pytest.mark.parametrize("output_size", ["input", "network"])
@@ -82,23 +84,27 @@ def test_equals_a_plain_float32_path(trained, image, output_size, input_height):
     )
     scene = engine(image)
     size = image.shape[:2] if output_size == "input" else None
-    mask, background, confidence = reference(trained, image, input_height, size)
+    mask, background, confidence, kinds = reference(trained, image, input_height, size)
     assert len(np.unique(mask)) == 2
     assert len(np.unique(background)) >= 2
     # The engine resizes bytes, not floats, to the input's size: pixels right at a decision may fall the other way.
     assert (scene.foreground == mask).mean() > 0.98
     assert (scene.background == background).mean() > 0.98
     assert np.abs(scene.confidence / 255 - confidence).mean() < 0.02
+    assert len(np.unique(kinds)) == 3
+    assert (scene.kinds == kinds).mean() > 0.98
 
 
 def test_scene(trained, image):
     scene = InferenceEngine.load(trained, device="cpu")(image)
     assert isinstance(scene, Scene)
-    for array in (scene.foreground, scene.background, scene.confidence):
+    for array in (scene.foreground, scene.background, scene.confidence, scene.foreground_classes):
         assert array.dtype == np.uint8
         assert array.shape == image.shape[:2]
     assert set(np.unique(scene.foreground)) <= {0, 1}
     assert set(np.unique(scene.background)) <= {0, 1, 2}
+    assert set(np.unique(scene.foreground_classes)) == {0, 1, 2, 3}
+    assert np.array_equal(scene.foreground_classes > 0, scene.foreground > 0)
     assert scene.confidence.min() >= 255 // 3  # the best of three classes
     assert scene.foreground_share == pytest.approx(scene.foreground.mean())
     assert min(scene.timing.preprocess, scene.timing.network, scene.timing.postprocess) > 0

@@ -37,13 +37,14 @@ def test_resizing_is_that_of_pytorch(source, size):
     assert (resize_by_numpy(np.full((*source, 3), 77, np.uint8), size) == 77).all()
 
 
-@pytest.mark.parametrize("foreground_classes", [1, 3])
-def test_probabilities_are_those_of_pytorch(foreground_classes):
+@pytest.mark.parametrize("tells_kinds", [False, True])
+def test_probabilities_are_those_of_pytorch(tells_kinds):
     random = np.random.default_rng(0)
-    foreground = random.normal(0, 200, (2, foreground_classes, 9, 11)).astype(np.float32)
-    background = random.normal(0, 20, (2, 3, 9, 11)).astype(np.float32)
-    expected = to_probabilities(SceneLogits(torch.from_numpy(background), torch.from_numpy(foreground)))
-    np.testing.assert_allclose(probabilities_of(foreground, background), expected.numpy(), rtol=1e-5, atol=1e-7)
+    foreground = random.normal(0, 200, (2, 1, 9, 11)).astype(np.float32)
+    threes = [random.normal(0, 20, (2, 3, 9, 11)).astype(np.float32) for _ in range(2 if tells_kinds else 1)]
+    background, *kinds = map(torch.from_numpy, threes)
+    expected = to_probabilities(SceneLogits(background, torch.from_numpy(foreground), *kinds))
+    np.testing.assert_allclose(probabilities_of(foreground, *threes), expected.numpy(), rtol=1e-5, atol=1e-7)
 
 
 def test_only_devices_and_precisions_that_there_are(tmp_path):

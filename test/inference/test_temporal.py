@@ -8,7 +8,7 @@ import pytest
 
 from sfi_ros.errors import OptionError
 from sfi_ros.inference import InferenceEngine
-from sfi_ros.inference.decision import decide_on_host
+from sfi_ros.inference.decision import decide_on_host, kinds_on_host
 from sfi_ros.inference.temporal import LONGEST_GAP, TemporalFilter
 from sfi_ros.synthetic import SyntheticStreet
 
@@ -30,6 +30,21 @@ def probabilities(foreground: np.ndarray, classes: np.ndarray, generator: np.ran
     planes = np.stack([foreground, *(classes == index for index in range(3))]).astype(np.float32) * 0.4 + 0.3
     planes += cv2.GaussianBlur(generator.normal(0, 1, (*SIZE, 4)), (0, 0), 3).transpose(2, 0, 1)
     return np.clip(255 * planes, 0, 255).astype(np.uint8)
+
+
+def test_kinds_of_objects_are_steadied_as_objects_are():
+    generator, memory, grey = np.random.default_rng(0), TemporalFilter(), texture(1)
+    kinds = np.digitize(texture(3), (100, 150))
+    wrong = np.zeros((2, 12))
+    for step in range(12):
+        planes = probabilities(texture(2) > 150, kinds, generator)
+        steadied = memory(grey, np.concatenate([planes, planes[1:]]))
+        assert steadied.shape == (7, *SIZE)
+        for row, result in enumerate((planes[1:], steadied[4:])):
+            wrong[row, step] = np.mean(kinds_on_host(np.concatenate([planes, result])) != kinds)
+    alone, with_memory = wrong[:, 3:].mean(1)
+    assert alone > 0.004
+    assert with_memory < alone / 2
 
 
 def decided(planes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -31,7 +31,7 @@ def image() -> torch.Tensor:
 
 
 def test_round_trip(tmp_path):
-    network = some_network(mpi_position="block4", foreground_classes=2)
+    network = some_network(mpi_position="block4", foreground_classes=3)
     path = tmp_path / "deep" / "a.safetensors"
     written = checkpoint.save(
         path,

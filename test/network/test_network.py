@@ -14,6 +14,7 @@ from torchvision.models import mobilenet_v2, resnet18
 from sfi_ros.network import zoo
 from sfi_ros.network.decoders import upsample
 from sfi_ros.network.image_format import IMAGENET_MEAN, IMAGENET_STD, network_size
+from sfi_ros.network.outputs import to_probabilities
 from sfi_ros.network.preprocessing import (
     normalize,
     pad_to_multiple,
@@ -64,7 +65,8 @@ def test_every_combination_of_options(position, fill, source, classes):
     with torch.no_grad():
         out = network(images(), mask if source == "given" else None)
         other = network(images(), 1 - mask)
-    assert out.foreground.shape == (2, classes, 64, 96)
+    assert out.foreground.shape == (2, 1, 64, 96)
+    assert out.kinds is None if classes == 1 else out.kinds.shape == (2, 3, 64, 96)
     assert out.background.shape == (2, 3, 64, 96)
     assert not torch.equal(out.background, other.background)  # the mask decides what is seen
 
@@ -90,16 +92,24 @@ def test_all_foreground_gives_the_same_background_for_any_image():
     assert torch.equal(first, second)
 
 
-def test_several_foreground_classes_fill_their_union():
+@pytest.mark.parametrize(
+    "name", [SMALL, "fast-resnet18", "paper-resnet18", "paper-resnet18-shared", "two-stage-resnet18"]
+)
+def test_kinds_divide_the_foreground_and_change_neither_it_nor_the_background(name):
+    """A network that tells kinds is one that does not, and a part beside: what is known stays, bit by bit."""
     torch.manual_seed(0)
-    network = zoo.build(SMALL, foreground_classes=2).eval()
-    network.foreground.classifier.weight.data *= torch.tensor([1.0, -1.0]).view(2, 1, 1, 1)  # so that they differ
-    network.foreground.classifier.bias.data.zero_()
+    binary = zoo.build(name).eval()
+    network = zoo.build(name, foreground_classes=3).eval()
+    kinds = [key for key in network.state_dict() if key.startswith("foreground.kinds.")]
+    assert set(network.state_dict()) - set(binary.state_dict()) == set(kinds) and kinds
+    network.load_state_dict(binary.state_dict(), strict=False)
     with torch.no_grad():
-        out = network(images())
-        assert not torch.equal(out.foreground[:, 0] > 0, out.foreground[:, 1] > 0)
-        union = (out.foreground.amax(1, keepdim=True) > 0).float()
-        assert torch.equal(network(images(), union).background, out.background)
+        out, expected = network(images()), binary(images())
+    assert torch.equal(out.foreground, expected.foreground) and torch.equal(out.background, expected.background)
+    shares = to_probabilities(out)
+    assert torch.equal(shares[:, :4], to_probabilities(expected)) and shares.shape[1] == 7
+    of_kinds = shares[:, :1] * shares[:, 4:]
+    torch.testing.assert_close(of_kinds.sum(1, keepdim=True), shares[:, :1])
 
 
 def test_fake_foreground_is_united_with_the_mask():
@@ -142,7 +152,7 @@ def test_given_mask_may_not_be_left_out():
     [
         ("fast-mobilenet", {}, "did you mean fast-mobilenetv2"),
         (SMALL, {"fill": "telea"}, "fill must be one of mpi, zero; got 'telea'"),
-        (SMALL, {"foreground_classes": 0}, "foreground_classes must be a positive integer"),
+        (SMALL, {"foreground_classes": 2}, r"must be 1, or 3 \(person, two-wheeler, vehicle\); got 2"),
         (SMALL, {"mpi_positon": "image"}, "unknown network options mpi_positon"),
         ("two-stage-resnet18", {"fill": "mpi"}, "blacks out the image"),
     ],

@@ -14,10 +14,12 @@ import pytest
 
 pytest.importorskip("rosbags", reason="rosbags is not installed (pip install sfi_ros[ros])")
 
+from conftest import weights_telling_kinds
 from offline_harness import tree
 from ros_bags import STORE, read_bag, write_bag, write_compressed_bag
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 
+from sfi_ros.errors import OptionError
 from sfi_ros.frames.bag_storage import BagError
 from sfi_ros.frames.encodings import view
 from sfi_ros.inference import InferenceEngine
@@ -153,6 +155,22 @@ def test_what_the_classes_mean_is_written_once(tmp_path, engine, pictures):
         assert connection.ext.offered_qos_profiles[0].durability.name == "TRANSIENT_LOCAL"
         # What ros2's own generator gives for vision_msgs/msg/LabelInfo of vision_msgs 4
         assert connection.digest == "RIHS01_3d37df4015cdf660cc851c51897f2acd957e1ca6205ba0a99aebffb9406b0783"
+
+
+def test_kinds_of_objects_where_the_weights_tell_them(tmp_path, engine, pictures):
+    bag = write_bag(tmp_path / "in", pictures)
+    with pytest.raises(OptionError, match=r"output foreground_classes: small.safetensors tells no kinds of objects"):
+        infer(bag, tmp_path / "out", engine, outputs=("foreground_classes",))
+    assert not (tmp_path / "out").exists()
+    telling = InferenceEngine.load(weights_telling_kinds(), device="cpu", precision="float32", input_height=64)
+    infer(bag, tmp_path / "out", telling, outputs=("foreground_classes",))
+    results = read_bag(tmp_path / "out")
+    [(_, labels)] = results["/front/inpaint/foreground_classes_label_info"]
+    names = [(item.class_id, item.class_name) for item in labels.class_map]
+    assert names == [(0, "no object"), (1, "person"), (2, "two-wheeler"), (3, "vehicle")]
+    for (_, message), picture in zip(results["/front/inpaint/foreground_classes"], pictures, strict=True):
+        expected = telling(picture).foreground_classes
+        assert np.array_equal(message.data.reshape(expected.shape), expected) and expected.any()
 
 
 def test_limit(tmp_path, engine, pictures):

@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from conftest import weights_telling_kinds
 from offline_harness import count, random_weights, tree, write_photos, write_video
 
 from sfi_ros.offline.summary import RunSummary
@@ -63,6 +64,17 @@ def test_scores_of_a_resumed_run_are_those_of_one(tmp_path, sfi, sfi_process):
     assert count(out / "comparison") == 2
     for score in ("all_region_miou", "foreground_region_miou", "foreground_mask_iou"):
         assert summary(out)[score] == summary(tmp_path / "whole")[score]
+
+
+def test_kinds_of_objects_where_the_weights_tell_them(tmp_path, sfi, photos, capsys):
+    out = tmp_path / "out"
+    assert sfi("run", photos, "-o", out, "--outputs", "foreground_classes") == 1
+    assert "small.safetensors tells no kinds of objects" in capsys.readouterr().err and not out.exists()
+    weights = weights_telling_kinds()
+    assert sfi("run", photos, "-o", out, "--outputs", "foreground_classes", weights=weights) == 0
+    for path in (out / "foreground").iterdir():
+        mask, classes = (cv2.imread(str(out / name / path.name), -1) for name in ("foreground", "foreground_classes"))
+        assert np.array_equal(mask > 0, classes > 0) and classes.max() <= 3
 
 
 def test_what_is_finished_is_not_done_again(tmp_path, sfi, photos, capsys):

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rclpy
+from conftest import weights_telling_kinds
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
@@ -24,7 +25,6 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from sfi_ros.inference import DEFAULT_WEIGHTS
 from sfi_ros.network import checkpoint
 from sfi_ros.ros.dds import profile_environment
 from sfi_ros.ros.image_messages import compressed_message, image_message
@@ -90,8 +90,8 @@ def installed_environment(install: Path) -> dict[str, str]:
 
 
 def small_weights(path: Path) -> Path:
-    """A checkpoint that is quick to run: the weights that ship, for small images."""
-    checkpoint.save(path, checkpoint.load(DEFAULT_WEIGHTS).network, input_height=64)
+    """A checkpoint that is quick to run: the weights that ship, for small images; they tell some kind of objects."""
+    checkpoint.save(path, checkpoint.load(weights_telling_kinds()).network, input_height=64)
     return path
 
 

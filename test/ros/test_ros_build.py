@@ -35,13 +35,14 @@ node.create_subscription(InpaintedScene, "/inpaint/scene", received.append, 10)
 while not received:
     rclpy.spin_once(node, timeout_sec=1.0)
 scene = received[0]
-images = {n: getattr(scene, n) for n in ("foreground_mask", "background", "confidence")}
+images = {n: getattr(scene, n) for n in ("foreground_mask", "background", "confidence", "foreground_classes")}
 print(json.dumps({
     "frame_id": scene.header.frame_id,
     "stamps": [(i.header.stamp.sec, i.header.stamp.nanosec) for i in images.values()],
     "stamp": (scene.header.stamp.sec, scene.header.stamp.nanosec),
     "sizes": [(i.height, i.width, i.encoding, len(i.data)) for i in images.values()],
     "classes": dict(zip(scene.class_names, map(int, scene.class_ids))),
+    "kinds": dict(zip(scene.foreground_class_names, map(int, scene.foreground_class_ids))),
     "share": scene.foreground_share,
     "true_share": float((np.frombuffer(images["foreground_mask"].data, np.uint8) > 0).mean()),
     "seconds": scene.processing_time,
@@ -100,9 +101,10 @@ def test_built_scenes_are_published(built, tmp_path, symlink_install):
         probe.close()
     scene = json.loads(listener.stdout.strip().splitlines()[-1])
     assert scene["frame_id"] == "front"
-    assert scene["stamps"] == [scene["stamp"]] * 3
-    assert scene["sizes"] == [[256, 512, "mono8", 256 * 512]] * 3
+    assert scene["stamps"] == [scene["stamp"]] * 4
+    assert scene["sizes"] == [[256, 512, "mono8", 256 * 512]] * 4
     assert scene["classes"] == {"road": 0, "sidewalk": 1, "other": 2}
+    assert scene["kinds"] == {"no object": 0, "person": 1, "two-wheeler": 2, "vehicle": 3}
     assert scene["share"] == pytest.approx(scene["true_share"], abs=1e-6)
     assert scene["seconds"] > 0
     assert scene["weights"] == "small.safetensors"

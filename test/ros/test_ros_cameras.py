@@ -239,7 +239,7 @@ def work(weights):
     def run(shapes: dict[str, tuple[int, int]], **values):
         node.set_parameters([rclpy.parameter.Parameter(name.replace("__", "."), value=values[name]) for name in values])
         for channel in channels.values():
-            channel.open("weights", layouts)
+            channel.open(engine.metadata, "weights", layouts)
             channel.activate()
         for name, shape in shapes.items():
             message = image_message(np.zeros((*shape, 3), np.uint8), "rgb8", Header())

@@ -77,6 +77,7 @@ def test_every_topic_carries_what_the_engine_says(probe, camera, picture, weight
         "overlay": overlay(picture, scene.foreground, scene.background),
         "foreground_probability": scene.foreground_probability,
         "background_evidence": scene.background + 3 * scene.foreground,
+        "foreground_classes": scene.foreground_classes,
     }
     assert set(expected) == set(IMAGE_RESULTS)
     assert all(len(np.unique(image)) > 1 for image in expected.values())
