@@ -25,6 +25,20 @@ def give_back() -> None:
         return
 
 
+def keep_freed() -> None:
+    """Have the C library keep what is freed in this process for whoever asks next, in one heap for all threads.
+
+    By itself it gives large blocks back, and what lies at the end of a heap, most of all in the heaps of threads: on a
+    node's thread that was up to 12 000 fresh pages and 10 ms of 75 for a frame, in some runs and not in others.
+    """
+    settings = {-8: 1, -3: 1 << 25, -1: 1 << 28}  # M_ARENA_MAX; M_MMAP_THRESHOLD, its most; M_TRIM_THRESHOLD, in bytes
+    try:
+        for name, value in settings.items():
+            ctypes.CDLL(None).mallopt(name, value)
+    except (AttributeError, OSError, TypeError):  # not glibc
+        return
+
+
 class Recycled:
     """Arrays that are given out again as soon as nobody holds them, or a view of them, any more.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -77,3 +79,33 @@ def test_threads_never_share_an_array():
     for thread in threads:
         thread.join()
     assert not problems
+
+
+FAULTS = """
+import resource, threading
+import numpy as np
+from sfi_ros.memory import keep_freed
+
+def work():
+    for round in range(22):
+        if round == 2:
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        blocks = [np.ones(size << 20, np.uint8) for size in (25, 20, 25)]
+        del blocks
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+
+if {keep}:
+    keep_freed()
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="another C library, which decides by itself")
+def test_what_a_thread_frees_is_kept_for_its_next_frame():
+    faults = [
+        int(subprocess.run([sys.executable, "-c", FAULTS.format(keep=keep)], capture_output=True, check=True).stdout)
+        for keep in (False, True)
+    ]
+    assert faults[1] < 1000 < faults[0], "fresh pages in 20 rounds"

@@ -16,7 +16,7 @@ from sfi_ros.inference.images import check_image
 from sfi_ros.inference.scene import Scene
 from sfi_ros.inference.temporal import TemporalFilter
 from sfi_ros.inference.weights import DefaultWeightsMissing
-from sfi_ros.memory import give_back
+from sfi_ros.memory import give_back, keep_freed
 from sfi_ros.options import INPUT_HEIGHTS, OUTPUT_SIZES
 
 OutputSize = Literal["input", "network"]
@@ -102,6 +102,7 @@ class InferenceEngine:
             OptionError: an option that is unknown or out of range.
             UnavailableError: a device, package or compiler that is not there or does not work.
         """
+        keep_freed()
         model = open_model(weights, device=device, precision=precision, backend=backend, threads=threads)
         give_back()
         engine = cls(

@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from sfi_ros.inference.winograd import WinogradConv, is_wide_3x3
+
 Activation = tuple[str, tuple[float, ...]]
 
 _NO_ACTIVATION: Final[Activation] = ("none", ())
@@ -91,8 +93,12 @@ def _convolutions(network: nn.Module) -> list[nn.Conv2d]:
 def _replace_convolutions(module: nn.Module, dtype: torch.dtype) -> None:
     for name, child in list(module.named_children()):
         if type(child) is nn.Conv2d:
-            kind = OneDnnPointwise if _is_pointwise(child) else OneDnnConv
-            setattr(module, name, kind(child, _take_activation(module, name), dtype))
+            activation = _take_activation(module, name)
+            if dtype == torch.float32 and is_wide_3x3(child):
+                setattr(module, name, WinogradConv(child, activation))
+            else:
+                kind = OneDnnPointwise if _is_pointwise(child) else OneDnnConv
+                setattr(module, name, kind(child, activation, dtype))
         else:
             _replace_convolutions(child, dtype)
 
