@@ -3,7 +3,8 @@
 A table is a list of rows, a row a few settings on top of one file of `config/training`. Each row's configuration is
 trained once, in a folder named by the hash of its settings, so runs are shared between tables and skipped when they
 are finished; a stopped one is continued. Printed is the mean over the last five epochs, as in the paper, beside the
-paper's number where it is known.
+paper's number where it is known. With several seeds it is the mean over them and their spread, and what the paper
+claims of the table is held against them.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from training.learning.health import NonFiniteLoss
 from training.learning.network import build_network
 from training.learning.signals import Interrupted
 from training.learning.validation import validate
+from training.measuring.claims import Claim, examine
 
 CONFIGURATIONS = Path(__file__).resolve().parents[1] / "config" / "training"
 SCORE_COLUMNS = {
@@ -59,6 +61,7 @@ Train and print one of the paper's tables (Lu & Dubbelman, RA-L 2020), or one of
 EXAMPLES = """\
 examples:
   python training/experiments.py table3 --scale smoke
+  python training/experiments.py table4 --scale tiny --seeds 3 data.roots.cityscapes=DATA/cityscapes
   python training/experiments.py table1 --list data.roots.cityscapes=DATA/cityscapes
   python training/experiments.py table2 --scale full \\
       data.roots.cityscapes=DATA/cityscapes data.roots.kitti=DATA/kitti run.precision=bfloat16
@@ -98,7 +101,8 @@ class Table:
         configuration: file in config/training that all rows start from.
         validation: number of the validation set that is shown.
         average: validations at the end of a run over which the scores are averaged.
-        paper_networks: whether the rows are the paper's own networks, whatever the scale.
+        paper_networks: whether the rows are the paper's own networks, which have settings of their own.
+        claims: what the paper says of it.
     """
 
     title: str
@@ -108,6 +112,7 @@ class Table:
     validation: int = 0
     average: int = 5
     paper_networks: bool = False
+    claims: tuple[Claim, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -118,7 +123,8 @@ class Scale:
         single_stage: the network of tables 3 and 4.
         heights: the two image heights of table 4; tables 1 to 3 use the second.
         settings: file in config/training -> settings for every table that starts from it, behind those of the row.
-        paper_networks: further ones for tables 1 and 2, whose networks are large.
+        paper_networks: further ones for tables 1 and 2, whose networks are the paper's and large; None puts
+            `single_stage` in their place.
         comparable: whether the paper's numbers may stand beside ours.
         drives: that are learned from in the table of that name.
     """
@@ -126,7 +132,7 @@ class Scale:
     single_stage: str
     heights: tuple[int, int]
     settings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    paper_networks: tuple[str, ...] = ()
+    paper_networks: tuple[str, ...] | None = ()
     comparable: bool = False
     drives: DriveSet = field(default_factory=DriveSet)
 
@@ -196,7 +202,7 @@ SCALES = {
         settings={
             "paper.yaml": (
                 "data.train.cityscapes.limit=400",
-                "data.validation.cityscapes_pasted.limit=100",
+                "data.validation={manual: {dataset: cityscapes, split: val}}",
                 "schedule.epochs=10",
                 "schedule.staircase_epochs=4",
                 "run.loggers=[csv]",
@@ -219,6 +225,7 @@ SCALES = {
             ),
         },
         drives=DriveSet(drives=12, frames=24),
+        paper_networks=None,
     ),
     "full": Scale(single_stage="paper-resnet18", heights=(128, 256), comparable=True),
 }
@@ -226,6 +233,29 @@ SCALES = {
 
 _MPI = ("network.mpi_position=block2", "network.fill=mpi", "network.mask_source=predicted")
 """What a row of the paper leaves as it is, spelled out: equal runs of different tables have equal settings."""
+
+
+def small_network_rows(name: str, *, given: bool) -> tuple[Row, ...]:
+    """Two stages and one of a fast network, with predicted and maybe with given masks.
+
+    Two stages: the image is blacked out by the network's own mask, and runs through it once more.
+    """
+    rows = []
+    for stages, own in (("two-stage", ("network.mpi_position=image", "network.fill=zero")), ("single stage", ())):
+        for mask in ("predicted", "given") if given else ("predicted",):
+            settings = (f"network.name={name}", *_MPI, f"network.mask_source={mask}", *own)
+            rows.append(Row((stages, name.removeprefix("fast-"), mask), settings))
+    return tuple(rows)
+
+
+def stage_claims(rows: Sequence[Row]) -> tuple[Claim, ...]:
+    """Return that one stage is better than two, for each encoder and kind of mask."""
+    return tuple(
+        Claim(f"one stage is better than two ({row.label[1]}, {row.label[2]} mask)", row.label, other.label)
+        for row in rows
+        for other in rows
+        if row.label[0] == "single stage" and other.label == ("two-stage", *row.label[1:])
+    )
 
 
 def network_rows(*, given: bool) -> tuple[Row, ...]:
@@ -288,28 +318,39 @@ def table(name: str, scale: Scale) -> Table:
     """Return the table of that name."""
     low, high = scale.heights
     one = (f"network.name={scale.single_stage}", *_MPI)
-    if name == "table1":
-        rows = network_rows(given=True)
-        headings = ("network", "encoder", "mask")
-        return Table("Table I: two stages or one", headings, _at(high, rows), paper_networks=True)
-    if name == "table2":
-        rows = network_rows(given=False)
-        headings = ("network", "encoder", "mask")
-        title = "Table II: trained on Cityscapes, tested on KITTI"
-        return Table(title, headings, _at(high, rows), validation=1, paper_networks=True)
+    if name in ("table1", "table2"):
+        of_paper, given = scale.paper_networks is not None, name == "table1"
+        rows = network_rows(given=given) if of_paper else small_network_rows(scale.single_stage, given=given)
+        return Table(
+            "Table I: two stages or one" if given else "Table II: trained on Cityscapes, tested on KITTI",
+            ("network", "encoder", "mask"),
+            _at(high, rows),
+            validation=0 if given else 1,
+            paper_networks=of_paper,
+            claims=stage_claims(rows),
+        )
     if name == "table3":
         positions = ("image", "block2", "block4", "logits")
         rows = tuple(Row((position,), (*one, f"network.mpi_position={position}")) for position in positions)
-        return Table("Table III: where MPI sits", ("MPI at",), _at(high, rows))
+        others = ("image", "block4", "logits")
+        claims = tuple(Claim(f"MPI at block 2 is better than at {other}", ("block2",), (other,)) for other in others)
+        return Table("Table III: where MPI sits", ("MPI at",), _at(high, rows), claims=claims)
     if name == "table4":
-        rows = ()
+        rows, claims = (), ()
         for height in (low, high):
+            images = f"{height} high"
             for fake in (0, 3):
+                fakes = "yes" if fake else "no"
                 for fill in ("zero", "mpi"):
-                    label = (f"{height} high", "yes" if fake else "no", "MPI" if fill == "mpi" else "blacked out")
+                    label = (images, fakes, "MPI" if fill == "mpi" else "blacked out")
                     settings = (*one, f"network.fill={fill}", f"fake_masks.count={fake}")
                     rows += _at(height, (Row(label, settings),))
-        return Table("Table IV: MPI, fake masks, resolution", ("images", "fake masks", "filled with"), rows)
+                better, worse = ((images, fakes, filled) for filled in ("MPI", "blacked out"))
+                claims += (Claim(f"MPI is better than blacking out ({images}, fake masks: {fakes})", better, worse),)
+            better, worse = ((images, fakes, "MPI") for fakes in ("yes", "no"))
+            claims += (Claim(f"fake masks help MPI ({images})", better, worse),)
+        headings = ("images", "fake masks", "filled with")
+        return Table("Table IV: MPI, fake masks, resolution", headings, rows, claims=claims)
     if name == "ablations":
         title = "Ablations: the default recipe, one thing changed in each row"
         return Table(title, ("changed",), ablation_rows(), configuration="default.yaml", average=1)
@@ -344,7 +385,7 @@ def configure(wanted: Table, row: Row, scale: Scale, extra: Sequence[str]) -> Co
     """
     smaller = scale.settings.get(wanted.configuration, ())
     if wanted.paper_networks:
-        smaller += scale.paper_networks
+        smaller += scale.paper_networks or ()
     overrides = [*row.overrides, *smaller, *extra, "run.devices=1"]
     configuration = load(CONFIGURATIONS / wanted.configuration, overrides)
     of_paper = wanted.configuration == "paper.yaml"
@@ -414,36 +455,42 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_intermixed_args(arguments)
     scale, root = SCALES[options.scale], Path(options.output) / options.scale
     wanted, console = table(options.table, scale), Console()
-    results: list[tuple[Row, dict[str, float] | str]] = []
+    results: list[tuple[Row, list[dict[str, float]] | str]] = []
     averaged = 0
     try:
+        seeds = [
+            [*options.overrides, *([f"seed={seed}"] if options.seeds > 1 else [])] for seed in range(options.seeds)
+        ]
         first = _first_folder(wanted, scale, options.overrides, root)
         rows = [
             replace(row, overrides=tuple(text.replace(FIRST, str(first)) for text in row.overrides))
             for row in wanted.rows
         ]
         wanted = replace(wanted, rows=tuple(rows))
-        configurations = [configure(wanted, row, scale, options.overrides) for row in wanted.rows]
+        runs = [(row, [configure(wanted, row, scale, overrides) for overrides in seeds]) for row in wanted.rows]
         if options.list:
-            _print_runs(console, wanted, configurations, root)
+            _print_runs(console, runs, root)
             return 0
-        for number, (row, configuration) in enumerate(zip(wanted.rows, configurations, strict=True), start=1):
-            console.print(f"[bold]{number}/{len(wanted.rows)}[/] {', '.join(filter(None, row.label))}")
+        for number, (row, configurations) in enumerate(runs, start=1):
+            console.print(f"[bold]{number}/{len(runs)}[/] {', '.join(filter(None, row.label))}")
             if not row.trained:
-                results.append((row, untrained_scores(configuration)))
+                results.append((row, [untrained_scores(configuration) for configuration in configurations]))
                 continue
-            folder = folder_of(configuration, root)
-            drives = Path(DRIVES.replace(FIRST, str(first)))
-            if any(source.root == str(drives) for source in configuration.data.train.values()):
-                learn_from_drives(first / PRODUCT, drives, scale.drives)
+            found = []
             try:
-                ensure_trained(configuration, folder, keep_checkpoints=options.keep_checkpoints)
+                for configuration in configurations:
+                    folder = folder_of(configuration, root)
+                    drives = Path(DRIVES.replace(FIRST, str(first)))
+                    if any(source.root == str(drives) for source in configuration.data.train.values()):
+                        learn_from_drives(first / PRODUCT, drives, scale.drives)
+                    ensure_trained(configuration, folder, keep_checkpoints=options.keep_checkpoints)
+                    validation = list(configuration.data.validation)[wanted.validation]
+                    scores, averaged = averaged_scores(folder, validation, wanted.average)
+                    found.append(scores)
             except NonFiniteLoss as error:
                 results.append((row, str(error)))
                 continue
-            validation = list(configuration.data.validation)[wanted.validation]
-            scores, averaged = averaged_scores(folder, validation, wanted.average)
-            results.append((row, scores))
+            results.append((row, found))
     except (ConfigurationError, DatasetError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -451,14 +498,17 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{stop}; everything is saved, the same command continues there", flush=True)
         return 128 + stop.signal_number
     console.print(_render(wanted, results, comparable=scale.comparable))
-    _print_notes(console, wanted, configurations[0], averaged, options.scale)
+    _print_claims(console, wanted, results)
+    _print_notes(console, wanted, runs[0][1][0], averaged, options.scale)
     for row, result in results:
         if isinstance(result, str):
             console.print(f"{', '.join(row.label)}: {result}", highlight=False)
     return 1 if any(isinstance(result, str) for _, result in results) else 0
 
 
-def _render(wanted: Table, results: list[tuple[Row, dict[str, float] | str]], *, comparable: bool) -> rich.table.Table:
+def _render(
+    wanted: Table, results: Sequence[tuple[Row, list[dict[str, float]] | str]], *, comparable: bool
+) -> rich.table.Table:
     shown = rich.table.Table(title=wanted.title)
     of_paper = wanted.configuration == "paper.yaml"
     for heading in wanted.headings:
@@ -470,13 +520,20 @@ def _render(wanted: Table, results: list[tuple[Row, dict[str, float] | str]], *,
     for row, result in results:
         cells = list(row.label)
         for score in SCORE_COLUMNS:
-            value = math.nan if isinstance(result, str) else result[score]
+            values = [] if isinstance(result, str) else [one[score] for one in result if not math.isnan(one[score])]
             paper = dict(row.paper).get(score) if comparable else None
-            cells.append("-" if math.isnan(value) else f"{100 * value:.1f}")
+            spread = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
+            cells.append(f"{100 * statistics.fmean(values):.1f}{spread}" if values else "-")
             if of_paper and score != "foreground_mask_iou":
                 cells.append("-" if paper is None else f"{paper:.1f}")
         shown.add_row(*cells)
     return shown
+
+
+def _print_claims(console: Console, wanted: Table, results: Sequence[tuple[Row, list[dict[str, float]] | str]]) -> None:
+    scores = {row.label: result for row, result in results if not isinstance(result, str)}
+    for claim in wanted.claims:
+        console.print(f"{claim.text}: {examine(claim, scores)}", highlight=False)
 
 
 def _print_notes(console: Console, wanted: Table, configuration: Configuration, averaged: int, scale: str) -> None:
@@ -489,8 +546,8 @@ def _print_notes(console: Console, wanted: Table, configuration: Configuration, 
         console.print(f"scale {scale}: shows that and how it runs; not comparable with the paper", highlight=False)
 
 
-def _print_runs(console: Console, wanted: Table, configurations: list[Configuration], root: Path) -> None:
-    for row, configuration in zip(wanted.rows, configurations, strict=True):
+def _print_runs(console: Console, runs: Sequence[tuple[Row, Sequence[Configuration]]], root: Path) -> None:
+    for row, configuration in ((row, one) for row, several in runs for one in several):
         folder = folder_of(configuration, root)
         state = "not started"
         if not row.trained:
@@ -519,6 +576,9 @@ def _parser() -> argparse.ArgumentParser:
         choices=SCALES,
         default="full",
         help="smoke: a few steps on the synthetic street; tiny: ten epochs of 400 images; full: as published",
+    )
+    parser.add_argument(
+        "--seeds", type=int, default=1, metavar="N", help="train every row with seeds 0 to N-1 (default: one, seed 0)"
     )
     parser.add_argument("--output", default="out/experiments", metavar="FOLDER", help="default: %(default)s")
     parser.add_argument("--list", action="store_true", help="print the runs and how far they are, train nothing")

@@ -10,7 +10,7 @@ import pytest
 from conftest import SHARED
 
 from training import experiments, train
-from training.configuration import ConfigurationError, fingerprint
+from training.configuration import Configuration, ConfigurationError, fingerprint
 from training.data.datasets import Folder
 from training.experiments import SCALES, averaged_scores, configure, folder_of, table
 from training.learning.checkpoints import ScoreLog
@@ -212,3 +212,46 @@ def test_drives_are_labelled_by_the_first_row_and_learned_from(output: Path, cap
     sources = [configure(wanted, row, scale, ()).data.train for row in rows]
     assert [source["street"].true_background for source in sources] == [False, False, False, False, True]
     assert [source["drives"].true_background for source in sources[2:4]] == [False, True]
+
+
+def test_several_seeds_are_averaged_and_the_papers_claims_held_against_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = {"image": (0.50, 0.51), "block2": (0.55, 0.57), "block4": (0.55, 0.55), "logits": (0.60, 0.62)}
+
+    def train_instead(configuration: Configuration, folder: Path, **_: bool) -> None:
+        value = scores[configuration.network.mpi_position][configuration.seed]
+        folder.mkdir(parents=True, exist_ok=True)
+        ScoreLog(folder / "scores.jsonl").append(1, {"street": dict.fromkeys(experiments.SCORE_COLUMNS, value)})
+
+    monkeypatch.setattr(experiments, "ensure_trained", train_instead)
+    text = printed(capsys, "table3", tmp_path, "--seeds", "2")
+    found = {row[0]: row[1] for row in cells(text)}
+    assert found["block2"] == "56.0 ± 1.4" and found["logits"] == "61.0 ± 1.4"
+    assert "MPI at block 2 is better than at image: +5.5 ± 0.7: held" in text
+    assert "MPI at block 2 is better than at block4: +1.0 ± 1.4: within the spread" in text
+    assert "MPI at block 2 is better than at logits: -5.0 ± 0.0: the opposite" in text
+    assert len(list((tmp_path / "smoke").iterdir())) == 8
+
+    text = printed(capsys, "table3", tmp_path)
+    assert "+5.0: one seed: cannot be said" in text, "the run of seed 0 is the same"
+
+
+def test_every_claim_is_about_rows_of_its_table() -> None:
+    for name in ("table1", "table2", "table3", "table4"):
+        for scale in SCALES.values():
+            wanted = table(name, scale)
+            labels = {row.label for row in wanted.rows}
+            assert wanted.claims and all({claim.better, claim.worse} <= labels for claim in wanted.claims)
+
+
+def test_a_small_scale_has_two_stages_of_its_own_network() -> None:
+    wanted, scale = table("table1", SCALES["tiny"]), SCALES["tiny"]
+    networks = [configure(wanted, row, scale, ["network.pretrained=null"]).network for row in wanted.rows]
+    assert {network.name for network in networks} == {"fast-mobilenetv2"}
+    assert [(n.mpi_position, n.fill, n.mask_source) for n in networks] == [
+        ("image", "zero", "predicted"),
+        ("image", "zero", "given"),
+        ("block2", "mpi", "predicted"),
+        ("block2", "mpi", "given"),
+    ]
