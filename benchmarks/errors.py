@@ -270,7 +270,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for index in track(range(count), description=title, transient=True):
             number = index * len(dataset) // count
             sample = dataset[number]
-            foreground, background, _ = runner(collate([sample]).to(runner.device))
+            foreground, background, *_ = runner(collate([sample]).to(runner.device))
             errors.add_mask(sample, (foreground[0, 0] > FOREGROUND_THRESHOLD).cpu().numpy(), dataset.category_names)
             if metres is not None:
                 errors.add_background(sample, background[0].argmax(0).cpu().numpy(), metres(number))

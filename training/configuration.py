@@ -49,11 +49,13 @@ class NetworkConfig:
         fill: mpi, or zero for naive blacking out (Table IV of the paper).
         boundary: dilated as in the paper, or raw as in the released code.
         mask_source: predicted, or given: the true foreground mask is the input of MPI.
-        foreground_classes: number of foreground classes. The loss is written for 1.
+        foreground_classes: 1, or 3 to tell kinds of objects as well. They are person, two-wheeler and vehicle.
         pretrained: ImageNet weights: null, imagenet (torchvision downloads them), or a .safetensors file with
             torchvision's names, of any precision.
         start_from: a product checkpoint (.safetensors) whose weights training goes on from. For one's own data; null
-            starts anew.
+            starts anew. Weights that tell no kinds of objects go on with foreground_classes=3 as well.
+        train_only: kinds: nothing learns but what tells kinds of objects. Mask and background stay as they are in
+            start_from, bit by bit. Null trains everything.
         input_height: height of the network's input in pixels. It is stored in the product checkpoint.
         freeze_batch_norm: keep batch normalisation in evaluation mode. Running statistics are used, not updated.
         dropout: the dropout probability everywhere; null keeps the network's own.
@@ -67,6 +69,7 @@ class NetworkConfig:
     foreground_classes: int | None = None
     pretrained: str | None = None
     start_from: str | None = None
+    train_only: Literal["kinds"] | None = None
     input_height: int = 256
     freeze_batch_norm: bool = False
     dropout: float | None = None
@@ -204,6 +207,7 @@ class LossOptions:
         hard_fraction: share of the valid background pixels of every image that counts, the hardest first.
         doubtful_border: leave unlabeled pixels this close to foreground out of the foreground loss, in pixels. 0
             leaves nothing out.
+        kind_weight: factor of the term that tells kinds of objects apart, in networks that do.
     """
 
     class_weights: tuple[float, float, float] | None = PAPER_CLASS_WEIGHTS
@@ -214,6 +218,7 @@ class LossOptions:
     hidden_weight: float = 1.0
     hard_fraction: float = 1.0
     doubtful_border: int = 0
+    kind_weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -288,7 +293,8 @@ class RunConfig:
         monitor: the score of the first validation set that chooses the best checkpoint.
         export: which weights become the product checkpoint: best, of the validation that run.monitor chooses, or last.
         half: store the product checkpoint in float16.
-        training_data: the note on training data and its licence in the product checkpoint.
+        training_data: the note on training data and its licence in the product checkpoint. With network.train_only an
+            empty one is that of start_from.
     """
 
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
@@ -547,8 +553,8 @@ def _check(configuration: Configuration) -> None:
         )
     if data.cache_gigabytes <= 0:
         raise ConfigurationError("data.cache_gigabytes must be positive; data.cache=none keeps nothing in memory")
-    if configuration.network.foreground_classes not in (None, 1):
-        raise ConfigurationError("network.foreground_classes: training is written for one foreground class")
+    if configuration.network.train_only and configuration.network.start_from is None:
+        raise ConfigurationError("network.train_only needs weights to leave as they are: set network.start_from")
     if configuration.run.log_every < 1:
         raise ConfigurationError("run.log_every must be at least 1; run.loggers=[] logs nothing")
     if configuration.run.devices is not None and configuration.run.devices < 1:

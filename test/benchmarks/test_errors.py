@@ -24,7 +24,7 @@ def test_errors_are_told_apart_by_place_and_kind():
     foreground = np.zeros((height, width), np.uint8)
     foreground[10:, 30:] = 1
     categories = np.where(foreground, 26, np.where(truth == 0, 7, 8)).astype(np.uint8)
-    tensors = [torch.from_numpy(one) for one in (foreground, truth, truth, categories)]
+    tensors = [torch.from_numpy(one) for one in (foreground, foreground, truth, truth, categories)]
     sample = Sample(torch.zeros(3, height, width, dtype=torch.uint8), *tensors, name="made up")
     predicted = np.ones_like(truth)  # calls everything sidewalk but what lies behind the car
     predicted[10:, 30:] = 2

@@ -26,6 +26,7 @@ HEIGHT = 32
 IDS = torch.tensor([0, 7, 8, 11, 23, 24, 26, 33], dtype=torch.uint8)
 FOREGROUND = torch.tensor([0, 0, 0, 0, 0, 1, 1, 1], dtype=torch.uint8)
 BACKGROUND = torch.tensor([255, 0, 1, 2, 2, 255, 255, 255], dtype=torch.uint8)
+KINDS = torch.tensor([255, 255, 255, 255, 255, 0, 2, 1], dtype=torch.uint8)
 
 CLASS_MAP = """
 background: {road: [1], sidewalk: [2], other: [3, 4]}
@@ -87,7 +88,7 @@ def check_invariants(sample: Sample) -> None:
     """What holds for every sample of every dataset."""
     size = sample.image.shape[-2:]
     assert sample.image.dtype == torch.uint8 and sample.image.shape[0] == 3
-    for labels in (sample.foreground, sample.partial_background, sample.categories):
+    for labels in (sample.foreground, sample.kinds, sample.partial_background, sample.categories):
         assert labels.dtype == torch.uint8 and labels.shape == size
     assert set(sample.foreground.unique().tolist()) <= {0, 1}
     assert set(sample.partial_background.unique().tolist()) <= {0, 1, 2, 255}
@@ -114,6 +115,7 @@ def test_cityscapes_maps_every_id(tmp_path: Path, suffix: str) -> None:
     assert torch.equal(sample.categories, stripes(IDS, HEIGHT, 2 * HEIGHT)[0])
     assert torch.equal(sample.foreground, stripes(FOREGROUND, HEIGHT, 2 * HEIGHT)[0])
     assert torch.equal(sample.partial_background, stripes(BACKGROUND, HEIGHT, 2 * HEIGHT)[0])
+    assert torch.equal(sample.kinds, stripes(KINDS, HEIGHT, 2 * HEIGHT)[0])
     if suffix == "png":
         assert torch.equal(sample.image, noise(HEIGHT, 2 * HEIGHT, seed=1))
 
@@ -285,6 +287,9 @@ def test_folder_reads_its_class_map(tmp_path: Path) -> None:
     assert sample.partial_background[0, ::8].tolist() == [255, 0, 1, 2, 255, 255]
     assert sample.foreground[0, ::8].tolist() == [0, 0, 0, 0, 1, 1]
     assert dataset.category_names == {10: "person", 11: "id 11"}
+    assert (sample.kinds == 255).all()
+    told = Folder(folder_tree(tmp_path / "told", CLASS_MAP + "kinds: {two-wheeler: [11]}\n"), height=HEIGHT)
+    assert told[0].kinds[0, ::8].tolist() == [255] * 5 + [1]
 
 
 def test_folder_names_an_unknown_id(tmp_path: Path) -> None:
@@ -303,6 +308,10 @@ def test_folder_names_an_unknown_id(tmp_path: Path) -> None:
         ("ignore: [0]", "void: [0]", "unknown key void"),
         ("names: {10: person}", "names: {99: person}", "'names' must map listed ids"),
         ("background:", "background: [", "not valid YAML"),
+        ("names:", "kinds: {forklift: [11]}\nnames:", "'kinds' must map some of person, two-wheeler, vehicle"),
+        ("names:", "kinds: {person: 11}\nnames:", "'kinds: person' must be a list of ids"),
+        ("names:", "kinds: {person: [3]}\nnames:", "must give ids of 'foreground' one kind each"),
+        ("names:", "kinds: {person: [10], vehicle: [10]}\nnames:", "must give ids of 'foreground' one kind each"),
         ("sidewalk: [2], ", "sidewalk: [2], sidewalk: [5], ", "sidewalk stands there twice"),
         ("names: {10: person}", "names: {10: 2024-13-45}", "not valid YAML"),
         ("names: {10: person}", "names: " + "[" * 2000, "not valid YAML"),
@@ -385,7 +394,7 @@ def assert_same_samples(one: torch.utils.data.Dataset, other: torch.utils.data.D
         first, second = one[index], other[index]
         assert first.name == second.name
         assert (first.true_background is None) == (second.true_background is None)
-        for field in ("image", "foreground", "partial_background", "true_background", "categories"):
+        for field in ("image", "foreground", "kinds", "partial_background", "true_background", "categories"):
             if (value := getattr(first, field)) is not None:
                 assert torch.equal(value, getattr(second, field)), field
         # Resizing rounds by the order of the bytes: it has to be the same for augmented images to be.
@@ -410,7 +419,7 @@ def test_remembered_samples_are_the_same(tmp_path: Path, name: str) -> None:
 
 def test_memory_is_shared_by_workers_and_bounded(tmp_path: Path) -> None:
     dataset = Cityscapes(cityscapes_tree(tmp_path, images=6), "train", height=HEIGHT)
-    size = HEIGHT * 2 * HEIGHT * 6 + len(dataset[0].name)
+    size = HEIGHT * 2 * HEIGHT * 7 + len(dataset[0].name)
     memory = SampleMemory(4 * size + size // 2)
     remembered = Remembered(dataset, memory)
     loader = torch.utils.data.DataLoader(

@@ -34,11 +34,16 @@ def random_batch(seed: int, size: tuple[int, int, int] = (2, 9, 13), truth: bool
     return Batch(
         image=torch.zeros(size[0], 3, *size[1:], dtype=torch.uint8),
         foreground=foreground,
+        kinds=values[torch.randint(0, 4, size, generator=generator)].masked_fill(foreground == 0, 255),
         partial_background=background.masked_fill(foreground > 0, 255),
         true_background=background if truth else None,
         categories=categories,
         names=[str(number) for number in range(size[0])],
     )
+
+
+def random_kinds(seed: int, batch: Batch) -> Tensor:
+    return torch.rand(len(batch), 3, *batch.kinds.shape[1:], generator=torch.Generator().manual_seed(2000 + seed))
 
 
 def random_prediction(seed: int, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -81,11 +86,15 @@ def assert_scores(found: dict, expected: dict) -> None:
 @given(st.integers(0, 10_000), st.integers(1, 3))
 def test_scene_metrics_equal_a_count(seed: int, batches: int) -> None:
     metrics = SceneMetrics()
-    every, behind, mask = [], [], []
+    every, behind, mask, kinds = [], [], [], []
     for number in range(batches):
         batch = random_batch(seed + number)
         foreground, background = random_prediction(seed + number, batch)
-        metrics.update(foreground, background, batch)
+        of_kinds = random_kinds(seed + number, batch)
+        metrics.update(foreground, background, batch, of_kinds)
+        found = pixels(foreground[:, 0], of_kinds.argmax(1), batch.foreground, batch.kinds)
+        known = [pixel for pixel in found if not pixel[2] or pixel[3] != 255]
+        kinds += [((kind + 1) * (probability > 0.5), (true + 1) * inside) for probability, kind, inside, true in known]
         found = pixels(background.argmax(1), batch.true_background, batch.foreground, foreground[:, 0])
         every += [(p, t) for p, t, _, _ in found]
         behind += [(p, t) for p, t, inside, _ in found if inside]
@@ -98,6 +107,9 @@ def test_scene_metrics_equal_a_count(seed: int, batches: int) -> None:
     assert scores["foreground_mask"] == pytest.approx(
         {"iou": hit / either, "precision": hit / predicted, "recall": hit / true}
     )
+    ious = [sum(p == t == k for p, t in kinds) / sum(k in pair for pair in kinds) for k in (1, 2, 3)]
+    assert list(scores["foreground_classes"]["iou"].values()) == pytest.approx(ious)
+    assert scores["foreground_classes"]["miou"] == pytest.approx(sum(ious) / 3)
 
 
 def test_miou_agrees_with_torchmetrics() -> None:
@@ -162,20 +174,30 @@ def test_a_class_that_the_truth_does_not_have_stays_out_of_the_mean() -> None:
 def test_what_the_network_says_where_truth_is_unknown_does_not_matter() -> None:
     batch = random_batch(3)
     foreground, background = random_prediction(3, batch)
+    kinds, inside = random_kinds(3, batch), (batch.foreground > 0)[:, None]
     metrics, other = SceneMetrics(), SceneMetrics()
-    metrics.update(foreground, background, batch)
+    metrics.update(foreground, background, batch, kinds)
     changed = torch.where((batch.true_background == 255)[:, None], background.flip(1), background)
     assert not torch.equal(changed.argmax(1), background.argmax(1))
-    other.update(foreground, changed, batch)
+    other.update(foreground, changed, batch, kinds.flip(1).where((batch.kinds == 255)[:, None] & inside, kinds))
     assert metrics.compute() == other.compute()
+
+
+def test_a_network_that_tells_no_kinds_has_no_score_of_them() -> None:
+    batch = random_batch(5)
+    metrics = SceneMetrics()
+    metrics.update(*random_prediction(5, batch), batch)
+    scores = metrics.compute()["foreground_classes"]
+    assert math.isnan(scores["miou"]) and all(map(math.isnan, scores["iou"].values()))
 
 
 def test_logits_and_probabilities_score_the_same() -> None:
     batch = random_batch(4)
     foreground, background = random_prediction(4, batch)
     metrics, other = SceneMetrics(), SceneMetrics()
-    metrics.update(foreground, background, batch)
-    other.update(foreground, background.log() * 3, batch)
+    kinds = random_kinds(4, batch).softmax(1)
+    metrics.update(foreground, background, batch, kinds)
+    other.update(foreground, background.log() * 3, batch, kinds.log() * 3)
     assert metrics.compute() == other.compute()
 
 

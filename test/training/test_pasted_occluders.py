@@ -40,6 +40,7 @@ class Streets(Dataset[Sample]):
         return Sample(
             image=torch.full((3, height, width), 20 + 3 * index, dtype=torch.uint8),
             foreground=foreground,
+            kinds=torch.where(foreground > 0, index % 3, 255).byte(),
             partial_background=background.masked_fill(foreground > 0, 255),
             true_background=None,
             categories=torch.where(foreground > 0, 26 + index, 7).byte(),
@@ -50,7 +51,7 @@ class Streets(Dataset[Sample]):
 def equal(one: Sample, other: Sample) -> bool:
     return all(
         torch.equal(getattr(one, name), getattr(other, name))
-        for name in ("image", "foreground", "partial_background", "true_background", "categories")
+        for name in ("image", "foreground", "kinds", "partial_background", "true_background", "categories")
     )
 
 
@@ -64,6 +65,8 @@ def test_only_the_pixels_of_objects_change_and_truth_is_the_receivers_label() ->
         pasted_pixels += int(pasted.sum())
         assert torch.equal(after.image[:, ~pasted], before.image[:, ~pasted])
         assert torch.equal(after.categories[~pasted], before.categories[~pasted])
+        assert torch.equal(after.kinds[~pasted], before.kinds[~pasted])
+        assert torch.equal(after.kinds[pasted], (after.categories[pasted] - 26) % 3), "objects keep their kind"
         assert torch.equal(after.foreground > 0, (before.foreground > 0) | pasted)
         assert (after.partial_background[pasted] == 255).all()
         assert torch.equal(after.partial_background[~pasted], before.partial_background[~pasted])
@@ -80,7 +83,8 @@ def test_pixels_of_an_object_are_the_donors_but_for_a_soft_edge() -> None:
     mask = torch.zeros(10, 12, dtype=torch.bool)
     mask[1:9, 2:11] = True
     mask[4, 6] = False
-    occluder = Occluder(5, 7, torch.full((3, 10, 12), 200, dtype=torch.uint8), mask, torch.full((10, 12), 26).byte())
+    kinds, categories = torch.full((10, 12), 2).byte(), torch.full((10, 12), 26).byte()
+    occluder = Occluder(5, 7, torch.full((3, 10, 12), 200, dtype=torch.uint8), mask, kinds, categories)
     before = streets[0]
     after = paste(before, [occluder])
     box = after.image[0, 5:15, 7:19]

@@ -65,7 +65,13 @@ TINY: dict[str, Any] = {
     "schedule": {"steps": 6, "validate_every": 3, "warmup_steps": 2},
     "run": {"accelerator": "cpu", "log_every": 1, "checkpoint_every": None, "pictures": 1, "half": False},
 }
-LIKE_ONE_BATCH = ("network.freeze_batch_norm=true", "network.dropout=0", "optimizer.ema_decay=0", "run.pictures=0")
+LIKE_ONE_BATCH = (
+    "network.freeze_batch_norm=true",
+    "network.dropout=0",
+    "network.foreground_classes=3",
+    "optimizer.ema_decay=0",
+    "run.pictures=0",
+)
 """What a step must not depend on: how the batch is divided changes neither of these."""
 
 
@@ -185,6 +191,46 @@ def test_training_goes_on_from_a_product_checkpoint(finished: Path, tmp_path: Pa
         build_network(
             configured(tmp_path / "run", f"network.start_from={product}", "network.name=fast-resnet18").network
         )
+
+
+def test_weights_learn_kinds_of_objects_and_keep_all_else_to_the_last_bit(finished: Path, tmp_path: Path) -> None:
+    """From weights that tell no kinds, and on from those that do."""
+    product = finished / "model.safetensors"
+    before = checkpoint.load(product).network
+    for number in range(2):
+        overrides = (f"network.start_from={product}", "network.foreground_classes=3", "network.train_only=kinds")
+        short = ("schedule.steps=2", "schedule.validate_every=2", "run.monitor=foreground_classes_miou")
+        run = configured(tmp_path / str(number), *overrides, *short, "fake_masks.count=0")
+        made_by = checkpoint.read_metadata(product).extra
+        torch.manual_seed(run.seed)
+        start = build_network(run.network)
+        model = TrainedNetwork(build_network(run.network), only_kinds=True)
+        output = model(torch.randint(0, 256, (2, 3, 32, 64), dtype=torch.uint8))
+        assert output.kinds.requires_grad and not (output.background.requires_grad or output.foreground.requires_grad)
+        product = train.run(run)
+        loaded = checkpoint.load(product)
+        assert loaded.metadata.options["foreground_classes"] == 3
+        assert loaded.metadata.extra["start_from"] == made_by
+        assert 0 <= loaded.metadata.scores["street/foreground_classes_miou"] <= 1
+        after, learned = loaded.network.state_dict(), []
+        for name, tensor in start.state_dict().items():
+            if name.startswith("foreground.kinds."):
+                learned.append(not torch.equal(after[name], tensor))
+            else:
+                assert torch.equal(after[name], tensor) and torch.equal(before.state_dict()[name], tensor), name
+        assert len(learned) > 10 and all(learned)
+    image = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        one, other = before(image), loaded.network(image)
+    assert torch.equal(one.foreground, other.foreground) and torch.equal(one.background, other.background)
+
+
+def test_kinds_alone_need_weights_and_a_network_that_tells_them(finished: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"train_only needs weights to leave as they are: set network\.start_from"):
+        configured(tmp_path / "run", "network.train_only=kinds", "network.foreground_classes=3")
+    start = f"network.start_from={finished / 'model.safetensors'}"
+    with pytest.raises(ValueError, match=r"network\.train_only=kinds needs .* set network\.foreground_classes=3"):
+        build_network(configured(tmp_path / "run", "network.train_only=kinds", start).network)
 
 
 # --- stopping and resuming -------------------------------------------------------------------------------------------
@@ -711,7 +757,7 @@ def test_a_batch_that_a_device_augments_is_the_one_that_workers_augment(tmp_path
     assert raw.image.shape[-2:] == (48, 96) != on_cpu.image.shape[-2:] == (32, 64)
     on_device = raw.augmented()
     assert on_device.drawn is None and on_device.names == on_cpu.names
-    for field in ("foreground", "background", "fake_foreground"):
+    for field in ("foreground", "kinds", "background", "fake_foreground"):
         assert torch.equal(getattr(on_device, field), getattr(on_cpu, field)), field
     assert (on_device.image.int() - on_cpu.image.int()).abs().float().mean() < 1
 

@@ -16,7 +16,6 @@ from training.learning.losses import (
     Supervision,
     background_loss,
     dice_loss,
-    foreground_loss,
     losses,
     supervision,
     without_doubtful_border,
@@ -120,10 +119,25 @@ def test_weights_of_the_sum() -> None:
     torch.testing.assert_close(weighted.total, 0.25 * plain.background + 3 * plain.foreground)
 
 
-def test_several_foreground_classes_are_refused() -> None:
-    truth = supervision(*targets(), None, UNWEIGHTED)
-    with pytest.raises(ValueError, match="one foreground class, got 3 channels"):
-        foreground_loss(torch.zeros(2, 3, 12, 20), truth, torch.tensor(1.0))
+def test_kinds_of_objects_are_told_apart_where_they_are_known_and_nothing_else_learns_of_it() -> None:
+    foreground, background = targets()
+    generator = torch.Generator().manual_seed(1)
+    kinds = torch.where(foreground == 1, torch.randint(0, 4, SIZE, generator=generator), 255).byte()
+    kinds[kinds == 3] = 255  # objects of unknown kind
+    options = LossOptions(class_weights=None, kind_weight=0.5)
+    truth = supervision(foreground, background, None, options, kinds)
+    predicted, mask = logits()
+    of_kinds = torch.randn(2, 3, 12, 20, generator=generator).requires_grad_()
+    result = losses(predicted, mask, truth, options, kind_logits=of_kinds)
+    expected = functional.cross_entropy(of_kinds.detach(), kinds.long(), ignore_index=255)
+    torch.testing.assert_close(result.kinds, expected)
+    without = losses(predicted, mask, truth, options)
+    torch.testing.assert_close(result.total, without.total + 0.5 * expected)
+    (result.total - without.total).backward()
+    assert of_kinds.grad.abs().amax(1)[kinds == 255].max() == 0 < of_kinds.grad.abs().amax(1)[kinds != 255].min()
+    assert predicted.grad.abs().max() == mask.grad.abs().max() == 0
+    unknown = supervision(foreground, background, None, options)
+    assert losses(predicted, mask, unknown, options, kind_logits=of_kinds).kinds == 0
 
 
 # --- options ---------------------------------------------------------------------------------------------------------

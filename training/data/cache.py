@@ -92,7 +92,7 @@ class Remembered(Dataset[Sample]):
         is_hwc = sample.image.permute(1, 2, 0).is_contiguous()  # decoders give this order, and resizing keeps it
         image = sample.image.permute(1, 2, 0) if is_hwc else sample.image
         name = torch.tensor(list(sample.name.encode()), dtype=torch.uint8)
-        maps = [sample.foreground, sample.partial_background, sample.categories]
+        maps = [sample.foreground, sample.kinds, sample.partial_background, sample.categories]
         if sample.true_background is not None:
             maps.append(sample.true_background)
         parts = [name, *(tensor.reshape(-1) for tensor in (image, *maps))]
@@ -104,17 +104,17 @@ class Remembered(Dataset[Sample]):
                 return
             torch.cat(parts, out=self.memory.read(place, sum(map(len, parts))))
             height, width = sample.image.shape[-2:]
-            row = (place + 1, height, width, len(name), len(maps) == 4, is_hwc)
+            row = (place + 1, height, width, len(name), len(maps) == 5, is_hwc)
             self._rows[index] = torch.tensor(row, dtype=torch.int64)
 
     def _recall(self, row: list[int]) -> Sample:
         place, height, width, name_length, has_truth, is_hwc = row
         pixels = height * width
-        parts = self._split(place - 1, [name_length, 3 * pixels, *[pixels] * (4 if has_truth else 3)])
+        parts = self._split(place - 1, [name_length, 3 * pixels, *[pixels] * (5 if has_truth else 4)])
         name, image = bytes(next(parts).numpy()).decode(), next(parts)
         image = image.view(height, width, 3).permute(2, 0, 1) if is_hwc else image.view(3, height, width)
-        foreground, partial, categories, *truth = (part.view(height, width) for part in parts)
-        return Sample(image, foreground, partial, truth[0] if truth else None, categories, name)
+        foreground, kinds, partial, categories, *truth = (part.view(height, width) for part in parts)
+        return Sample(image, foreground, kinds, partial, truth[0] if truth else None, categories, name)
 
     def _split(self, place: int, sizes: list[int]) -> Iterator[Tensor]:
         for size in sizes:

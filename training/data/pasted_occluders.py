@@ -33,6 +33,7 @@ class Occluder:
         top, left: place of the box in pixels, in the image that it was cut from.
         image: (3, h, w) uint8.
         mask: (h, w) bool, True on the object.
+        kinds: (h, w) uint8, as in `Sample`.
         categories: (h, w) uint8 raw label ids.
     """
 
@@ -40,6 +41,7 @@ class Occluder:
     left: int
     image: Tensor
     mask: Tensor
+    kinds: Tensor
     categories: Tensor
 
 
@@ -153,6 +155,7 @@ def cut_out(sample: Sample, min_area: float, max_area: float) -> list[Occluder]:
                 left,
                 sample.image[(slice(None), *window)].clone(),
                 labels[window] == number,
+                sample.kinds[window].clone(),
                 sample.categories[window].clone(),
             )
         )
@@ -162,13 +165,13 @@ def cut_out(sample: Sample, min_area: float, max_area: float) -> list[Occluder]:
 def paste(sample: Sample, occluders: list[Occluder]) -> Sample:
     """Return `sample` with objects pasted in order at their own place; the given sample is left as it is.
 
-    Foreground and label ids gain exactly the objects' pixels, the partial background becomes 255 there. The
+    Foreground, kinds and label ids gain exactly the objects' pixels, the partial background becomes 255 there. The
     true background is the given sample's (its partial background if it has no true one), also under the
     objects. Each object's outermost ring of pixels is blended with what is behind, within the object's mask:
     no pixel outside changes.
     """
     image, foreground = sample.image.clone(), sample.foreground.clone()
-    partial, categories = sample.partial_background.clone(), sample.categories.clone()
+    partial, kinds, categories = sample.partial_background.clone(), sample.kinds.clone(), sample.categories.clone()
     truth = sample.partial_background if sample.true_background is None else sample.true_background
     for occluder in occluders:
         height, width = occluder.mask.shape
@@ -181,9 +184,10 @@ def paste(sample: Sample, occluders: list[Occluder]) -> Sample:
         image[:, rows, columns] = (behind + weight * (occluder.image - behind)).round_().to(torch.uint8)
         foreground[rows, columns].masked_fill_(occluder.mask, 1)
         partial[rows, columns].masked_fill_(occluder.mask, IGNORE)
-        seen = categories[rows, columns]
-        seen.copy_(torch.where(occluder.mask, occluder.categories, seen))
-    return Sample(image, foreground, partial, truth.clone(), categories, sample.name)
+        for whole, part in ((kinds, occluder.kinds), (categories, occluder.categories)):
+            seen = whole[rows, columns]
+            seen.copy_(torch.where(occluder.mask, part, seen))
+    return Sample(image, foreground, kinds, partial, truth.clone(), categories, sample.name)
 
 
 def _opacity(mask: Tensor) -> Tensor:

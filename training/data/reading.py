@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sfi_ros.classes import BACKGROUND_CLASSES, BACKGROUND_LOOKUP, FOREGROUND_LOOKUP, IGNORE
+from sfi_ros.classes import BACKGROUND_CLASSES, BACKGROUND_LOOKUP, FOREGROUND_LOOKUP, IGNORE, KIND_LOOKUP
 from sfi_ros.errors import ImageError, SfiError
 from sfi_ros.frames.decoding import NotLabelsError, decode_labels, decode_photo
 from sfi_ros.frames.limits import FILE_MEGAPIXELS
@@ -149,12 +149,18 @@ def resize_labels(labels: Tensor, size: Sequence[int]) -> Tensor:
 
 
 class LabelMap:
-    """Label ids -> foreground mask and partial background, as two tables of 256 entries."""
+    """Label ids -> foreground mask, kinds of objects and partial background, as tables of 256 entries."""
 
-    def __init__(self, foreground: np.ndarray = FOREGROUND_LOOKUP, background: np.ndarray = BACKGROUND_LOOKUP):
-        """Args are uint8 (256,): id -> 0/1, and id -> background class or 255. Default: Cityscapes ids."""
-        self.foreground = torch.from_numpy(foreground.copy())
-        self.background = torch.from_numpy(background.copy())
+    def __init__(
+        self,
+        foreground: np.ndarray = FOREGROUND_LOOKUP,
+        background: np.ndarray = BACKGROUND_LOOKUP,
+        kinds: np.ndarray = KIND_LOOKUP,
+    ):
+        """Args are uint8 (256,): id -> 0/1, background class or 255, kind or 255. Default: Cityscapes ids."""
+        self.foreground, self.background, self.kinds = (
+            torch.from_numpy(table.copy()) for table in (foreground, background, kinds)
+        )
 
     def sample(self, image: Tensor, labels: Tensor, name: str, true_background: Tensor | None = None) -> Sample:
         """Build a `Sample` from an image (3, H, W) and raw ids (H, W) of the same size."""
@@ -162,6 +168,7 @@ class LabelMap:
         return Sample(
             image=image,
             foreground=self.foreground.index_select(0, index).view_as(labels),
+            kinds=self.kinds.index_select(0, index).view_as(labels),
             partial_background=self.background.index_select(0, index).view_as(labels),
             true_background=true_background,
             categories=labels,

@@ -21,6 +21,7 @@ class Sample:
     Attributes:
         image: (3, H, W) uint8 RGB.
         foreground: (H, W) uint8, 1 on movable objects, else 0.
+        kinds: (H, W) uint8, index into `classes.FOREGROUND_CLASSES` on movable objects whose kind is known, else 255.
         partial_background: (H, W) uint8, 0 road, 1 sidewalk, 2 other, 255 under foreground and where
             unlabeled.
         true_background: (H, W) uint8 with the same values, known under (some) objects too; None where the
@@ -31,6 +32,7 @@ class Sample:
 
     image: Tensor
     foreground: Tensor
+    kinds: Tensor
     partial_background: Tensor
     true_background: Tensor | None
     categories: Tensor
@@ -46,6 +48,7 @@ class Batch:
 
     image: Tensor
     foreground: Tensor
+    kinds: Tensor
     partial_background: Tensor
     true_background: Tensor | None
     categories: Tensor
@@ -71,6 +74,7 @@ class Batch:
         return Batch(
             image=function(self.image),
             foreground=function(self.foreground),
+            kinds=function(self.kinds),
             partial_background=function(self.partial_background),
             true_background=None if self.true_background is None else function(self.true_background),
             categories=function(self.categories),
@@ -99,6 +103,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
     return Batch(
         image=torch.stack([s.image for s in samples]),
         foreground=torch.stack([s.foreground for s in samples]),
+        kinds=torch.stack([s.kinds for s in samples]),
         partial_background=torch.stack([s.partial_background for s in samples]),
         true_background=truth,
         categories=torch.stack([s.categories for s in samples]),

@@ -40,14 +40,16 @@ class TrainingExample:
     Attributes:
         image: (3, H, W) uint8 RGB.
         foreground: (H, W) uint8 0/1, 255 outside the source image.
+        kinds: (H, W) uint8 target in {0, 1, 2, 255}, as in `Sample`.
         background: (H, W) uint8 target in {0, 1, 2, 255}.
         fake_foreground: (1, H, W) bool, or None when the run trains without fake masks.
         names: the samples' names.
-        drawn: how image, foreground and background have still to be augmented; None once they are.
+        drawn: how image and targets have still to be augmented; None once they are.
     """
 
     image: Tensor
     foreground: Tensor
+    kinds: Tensor
     background: Tensor
     fake_foreground: Tensor | None
     names: list[str]
@@ -59,6 +61,7 @@ class TrainingExample:
             self,
             image=function(self.image),
             foreground=function(self.foreground),
+            kinds=function(self.kinds),
             background=function(self.background),
             fake_foreground=None if self.fake_foreground is None else function(self.fake_foreground),
             drawn=self.drawn.map(function) if isinstance(self.drawn, Draws) else self.drawn,
@@ -76,13 +79,13 @@ class TrainingExample:
         """Return the sample or batch, augmented as drawn."""
         if self.drawn is None:
             return self
-        labels = torch.stack([self.foreground, self.background], dim=-3)
+        labels = torch.stack([self.foreground, self.kinds, self.background], dim=-3)
         if isinstance(self.drawn, Draws):
             image, labels = augment_batch(self.image, labels, self.drawn)
         else:
             image, labels = augment_sample(self.image, labels, self.drawn)
-        foreground, background = labels.unbind(-3)
-        return replace(self, image=image, foreground=foreground, background=background, drawn=None)
+        foreground, kinds, background = labels.unbind(-3)
+        return replace(self, image=image, foreground=foreground, kinds=kinds, background=background, drawn=None)
 
 
 def stack(examples: list[TrainingExample]) -> TrainingExample:
@@ -93,6 +96,7 @@ def stack(examples: list[TrainingExample]) -> TrainingExample:
     return TrainingExample(
         image=join([example.image for example in examples]),
         foreground=join([example.foreground for example in examples]),
+        kinds=join([example.kinds for example in examples]),
         background=join([example.background for example in examples]),
         fake_foreground=torch.stack(fakes) if fakes else None,
         names=[name for example in examples for name in example.names],
@@ -147,7 +151,9 @@ class TrainingSet(Dataset[TrainingExample]):
                 count=configuration.fake_masks.count,
                 sizes=configuration.fake_masks.sizes,
             )
-        example = TrainingExample(sample.image, sample.foreground, target, fake, [sample.name], drawn=drawn)
+        example = TrainingExample(
+            sample.image, sample.foreground, sample.kinds, target, fake, [sample.name], drawn=drawn
+        )
         return example.augmented() if self.augments else example
 
     def steps_per_epoch(self) -> int:

@@ -100,17 +100,23 @@ def export(configuration: Configuration, folder: Path) -> Path:
         for score, value in values.items()
         if value is not None
     }
+    extra = {
+        "step": state["step"],
+        "command": shlex.join([Path(sys.executable).name, *sys.argv]),
+        "configuration": as_dictionary(configuration),
+    }
+    training_data = configuration.run.training_data
+    if configuration.network.train_only and configuration.network.start_from:  # most of it was made there
+        start = checkpoint.read_metadata(configuration.network.start_from)
+        extra["start_from"] = dict(start.extra)
+        training_data = training_data or start.training_data
     checkpoint.save(
         folder / PRODUCT,
         network.eval(),
         input_height=configuration.network.input_height,
-        training_data=configuration.run.training_data,
+        training_data=training_data,
         scores=scores,
-        extra={
-            "step": state["step"],
-            "command": shlex.join([Path(sys.executable).name, *sys.argv]),
-            "configuration": as_dictionary(configuration),
-        },
+        extra=extra,
         dtype=torch.float16 if configuration.run.half else torch.float32,
     )
     return folder / PRODUCT

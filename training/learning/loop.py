@@ -70,7 +70,11 @@ class Learner:
         network = build_network(configuration.network)
         if fabric.world_size > 1 and fabric.device.type == "cuda":
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # statistics of the whole batch
-        trained = TrainedNetwork(network, freeze_batch_norm=configuration.network.freeze_batch_norm)
+        trained = TrainedNetwork(
+            network,
+            freeze_batch_norm=configuration.network.freeze_batch_norm,
+            only_kinds=configuration.network.train_only == "kinds",
+        )
         if configuration.run.compile:
             trained.compile(dynamic=False)
         model = fabric.setup_module(trained)
@@ -210,11 +214,12 @@ def take_step(learner: Learner, batch: TrainingExample, factor: float) -> Tensor
         factor: of the learning rates.
 
     Returns:
-        (5,) float32 on the device: total loss, background, foreground, mask overlap, and the gradient's norm.
+        (6,) float32 on the device: total loss, background, foreground, mask overlap, kinds of objects, and the
+        gradient's norm.
     """
     fabric, options = learner.fabric, learner.configuration
     set_rates(learner.optimizer, factor)
-    truth = supervision(batch.foreground, batch.background, batch.fake_foreground, options.losses)
+    truth = supervision(batch.foreground, batch.background, batch.fake_foreground, options.losses, batch.kinds)
     given = (batch.foreground == 1)[:, None] if learner.network.options.mask_source == "given" else None
     fake, parts, computed = batch.fake_foreground, options.data.accumulate, []
     for part in range(parts):
@@ -226,10 +231,16 @@ def take_step(learner: Learner, batch: TrainingExample, factor: float) -> Tensor
             )
             # Every part knows the pixel weights of the whole, so that their gradients add up to the whole's exactly.
             loss = losses(
-                output.background, output.foreground, truth[rows], options.losses, totals=truth.totals() / parts
+                output.background,
+                output.foreground,
+                truth[rows],
+                options.losses,
+                totals=truth.totals() / parts,
+                kind_logits=output.kinds,
             )
             fabric.backward(loss.total / parts)
-        computed.append(torch.stack([loss.total.detach(), loss.background, loss.foreground, loss.mask_overlap]))
+        terms = (loss.total.detach(), loss.background, loss.foreground, loss.mask_overlap, loss.kinds)
+        computed.append(torch.stack(terms))
 
     limit = math.inf if options.optimizer.clip_norm is None else options.optimizer.clip_norm
     norm = fabric.clip_gradients(learner.model, learner.optimizer, max_norm=limit, error_if_nonfinite=False)
@@ -258,10 +269,12 @@ def log_step(learner: Learner, numbers: Tensor) -> None:
         numbers = numbers.clone()
         torch.distributed.all_reduce(numbers)
         numbers = numbers / learner.fabric.world_size
-    names = ("loss", "background", "foreground", "mask_overlap", "gradient_norm")
+    names = ("loss", "background", "foreground", "mask_overlap", "kinds", "gradient_norm")
     values = dict(zip(names, numbers.tolist(), strict=True)) | {"rate": learner.rate}
     if learner.configuration.losses.mask_overlap == "none":
         del values["mask_overlap"]
+    if not learner.network.options.tells_kinds:
+        del values["kinds"]
     learner.fabric.log_dict({f"train/{name}": value for name, value in values.items()}, learner.step)
 
 
@@ -269,8 +282,10 @@ def report(fabric: Fabric, step: int, scores: dict[str, dict[str, float]]) -> No
     """Print and log the scores of a validation."""
     for name, values in scores.items():
         fabric.log_dict({f"val/{name}/{score}": value for score, value in values.items()}, step)
+        kinds = values["foreground_classes_miou"]
         print(
             f"step {step} on {name}: foreground-region mIoU {values['foreground_region_miou']:.3f}, "
-            f"all-region mIoU {values['all_region_miou']:.3f}, mask IoU {values['foreground_mask_iou']:.3f}",
+            f"all-region mIoU {values['all_region_miou']:.3f}, mask IoU {values['foreground_mask_iou']:.3f}"
+            + ("" if math.isnan(kinds) else f", kinds of objects mIoU {kinds:.3f}"),
             flush=True,
         )

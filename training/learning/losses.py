@@ -3,7 +3,7 @@
 Nobody annotated the street behind a car. The targets are therefore a foreground mask and the *partial*
 background, which is 255 under foreground; what lies behind is learned from fake masks, random rectangles
 that are added to the foreground mask right before max-pooling as inpainting, where the true class is known.
-This file holds the two losses; fake masks are drawn in `training.data.fake_masks`.
+This file holds the losses; fake masks are drawn in `training.data.fake_masks`.
 """
 
 from __future__ import annotations
@@ -29,20 +29,23 @@ class Supervision:
         foreground: (N, H, W) uint8 target in {0, 1, 255}.
         background_weight: (N, H, W) float32 weight in the background loss, 0 where the target is 255.
         foreground_weight: (N, H, W) float32 weight in the foreground loss, likewise.
+        kinds: (N, H, W) uint8 target in {0, 1, 2, 255}: of objects whose kind is known.
     """
 
     background: Tensor
     foreground: Tensor
     background_weight: Tensor
     foreground_weight: Tensor
+    kinds: Tensor
 
     def __getitem__(self, images: slice) -> Supervision:
         """Return that of some images of the batch."""
         return Supervision(*(value[images] for value in vars(self).values()))
 
     def totals(self) -> Tensor:
-        """Return (2,) float32: the summed weights of the background and of the foreground loss."""
-        return torch.stack([self.background_weight.sum(), self.foreground_weight.sum()])
+        """Return (3,) float32: the summed weights of the background and of the foreground loss, and of known kinds."""
+        known_kinds = (self.kinds != IGNORE).float()
+        return torch.stack([self.background_weight.sum(), self.foreground_weight.sum(), known_kinds.sum()])
 
 
 @dataclass
@@ -53,10 +56,15 @@ class Losses:
     foreground: Tensor
     background: Tensor
     mask_overlap: Tensor
+    kinds: Tensor
 
 
 def supervision(
-    foreground: Tensor, background: Tensor, fake_foreground: Tensor | None, options: LossOptions
+    foreground: Tensor,
+    background: Tensor,
+    fake_foreground: Tensor | None,
+    options: LossOptions,
+    kinds: Tensor | None = None,
 ) -> Supervision:
     """Return the targets of a batch and how much each pixel counts.
 
@@ -65,6 +73,7 @@ def supervision(
         background: (N, H, W) uint8 in {0, 1, 2, 255}.
         fake_foreground: (N, 1, H, W) bool, the fake masks; None without.
         options: `class_weights`, `hidden_weight` and `doubtful_border` are used.
+        kinds: (N, H, W) uint8 in {0, 1, 2, 255}; None where none is known.
     """
     known = background != IGNORE
     class_weights = _on_device(options.class_weights or (1.0, 1.0, 1.0), background.device)
@@ -75,7 +84,8 @@ def supervision(
             hidden = hidden | fake_foreground[:, 0]
         weight = torch.where(hidden, weight * options.hidden_weight, weight)
     foreground = without_doubtful_border(foreground, background, options.doubtful_border)
-    return Supervision(background, foreground, weight, (foreground != IGNORE).float())
+    kinds = torch.full_like(foreground, IGNORE) if kinds is None else kinds
+    return Supervision(background, foreground, weight, (foreground != IGNORE).float(), kinds)
 
 
 def losses(
@@ -85,22 +95,21 @@ def losses(
     options: LossOptions,
     *,
     totals: Tensor | None = None,
+    kind_logits: Tensor | None = None,
 ) -> Losses:
-    """Return both losses of a batch and their weighted sum.
+    """Return the losses of a batch and their weighted sum.
 
     Args:
         background_logits: (N, 3, H, W) float.
         foreground_logits: (N, 1, H, W) float.
         truth: the batch's targets.
         options: weights and extra terms.
-        totals: (2,) what the summed losses are divided by, as `Supervision.totals`. A batch that is computed in
+        totals: (3,) what the summed losses are divided by, as `Supervision.totals`. A batch that is computed in
             several parts passes their mean, so that the parts' mean gradient is that of the undivided batch.
+        kind_logits: (N, 3, H, W) float; None of a network that tells no kinds of objects.
 
     Under `torch.distributed` the totals are averaged over the processes, to the same end: the gradient that
     DistributedDataParallel averages is that of one process with the whole batch.
-
-    Raises:
-        ValueError: the network has several foreground classes.
     """
     if totals is None:
         totals = truth.totals()
@@ -115,7 +124,11 @@ def losses(
     if options.mask_overlap == "dice":
         overlap = dice_loss(foreground_logits, truth.foreground)
         total = total + options.mask_overlap_weight * overlap
-    return Losses(total, foreground.detach(), background.detach(), overlap.detach())
+    kinds = foreground.new_zeros(())
+    if kind_logits is not None:
+        kinds = kind_loss(kind_logits, truth.kinds, totals[2])
+        total = total + options.kind_weight * kinds
+    return Losses(total, foreground.detach(), background.detach(), overlap.detach(), kinds.detach())
 
 
 def background_loss(logits: Tensor, truth: Supervision, options: LossOptions, total: Tensor) -> Tensor:
@@ -145,18 +158,22 @@ def foreground_loss(logits: Tensor, truth: Supervision, total: Tensor) -> Tensor
         logits: (N, 1, H, W) float.
         truth: the targets.
         total: what the sum over all pixels is divided by.
-
-    Raises:
-        ValueError: the network has several foreground classes.
     """
-    if logits.shape[1] != 1:
-        raise ValueError(
-            f"the foreground loss is written for one foreground class, got {logits.shape[1]} channels: "
-            "train with network.foreground_classes=1"
-        )
     positive = (truth.foreground == 1).float()
     entropy = functional.binary_cross_entropy_with_logits(logits[:, 0].float(), positive, reduction="none")
     return (entropy * truth.foreground_weight).sum() / total.clamp(min=1e-6)
+
+
+def kind_loss(logits: Tensor, target: Tensor, total: Tensor) -> Tensor:
+    """Return the cross-entropy of the kinds of objects over the pixels where it is known; 0 where there are none.
+
+    Args:
+        logits: (N, 3, H, W) float.
+        target: (N, H, W) uint8 in {0, 1, 2, 255}.
+        total: what the sum over all pixels is divided by.
+    """
+    entropy = functional.cross_entropy(logits.float(), target.long(), ignore_index=IGNORE, reduction="sum")
+    return entropy / total.clamp(min=1e-6)
 
 
 def dice_loss(logits: Tensor, target: Tensor, smoothing: float = 0.01) -> Tensor:

@@ -16,19 +16,24 @@ _OPTIONS = ("mpi_position", "fill", "boundary", "mask_source", "foreground_class
 
 
 class TrainedNetwork(nn.Module):
-    """A network that takes uint8 images and whose batch normalisation can be frozen.
+    """A network that takes uint8 images and parts of which can be frozen.
 
     Args:
         network: of the zoo.
         freeze_batch_norm: keep batch normalisation in evaluation mode.
+        only_kinds: let nothing learn but what tells kinds of objects. All else is in evaluation mode and no gradients
+            are computed for it, so mask and background stay as they are.
     """
 
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, network: SceneNetwork, *, freeze_batch_norm: bool = False):
+    def __init__(self, network: SceneNetwork, *, freeze_batch_norm: bool = False, only_kinds: bool = False):
         super().__init__()
-        self.network, self.freeze_batch_norm = network, freeze_batch_norm
+        self.network, self.freeze_batch_norm, self.only_kinds = network, freeze_batch_norm, only_kinds
+        if only_kinds:
+            network.requires_grad_(False)
+            network.foreground.kinds.requires_grad_(True)
         # Constants that lie on the device: to make them anew in every step would make the host wait for a GPU.
         scale, shift = normalization()
         self.register_buffer("scale", scale, persistent=False)
@@ -44,8 +49,11 @@ class TrainedNetwork(nn.Module):
             return self.network(images, given_foreground=given_foreground, fake_foreground=fake_foreground)
 
     def train(self, mode: bool = True) -> TrainedNetwork:
-        """Set training mode, with batch normalisation left out if it is frozen."""
+        """Set training mode, with all left out that is frozen."""
         super().train(mode)
+        if mode and self.only_kinds:
+            self.network.eval()
+            self.network.foreground.kinds.train()
         if mode and self.freeze_batch_norm:
             for module in self.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -74,12 +82,13 @@ def build_network(options: NetworkConfig) -> SceneNetwork:
             )
         wanted = {**start.metadata.options, **wanted}
     network = zoo.build(options.name, pretrained=options.pretrained, **wanted)
-    if network.options.foreground_classes != 1:
-        raise ValueError(f"training is written for one foreground class, not {network.options.foreground_classes}")
+    if options.train_only == "kinds" and not network.options.tells_kinds:
+        raise ValueError("network.train_only=kinds needs a network that tells them: set network.foreground_classes=3")
     if options.dropout is not None:
         for module in network.modules():
             if isinstance(module, nn.modules.dropout._DropoutNd):
                 module.p = options.dropout
     if start is not None:
-        network.load_state_dict(start.network.state_dict())
+        same_parts = network.options.tells_kinds == start.network.options.tells_kinds
+        network.load_state_dict(start.network.state_dict(), strict=same_parts)  # what tells kinds is new, or left out
     return network.to(memory_format=torch.channels_last)

@@ -13,7 +13,7 @@ from lightning.fabric.loggers import TensorBoardLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from sfi_ros.classes import BACKGROUND_CLASSES, FOREGROUND_THRESHOLD
+from sfi_ros.classes import BACKGROUND_CLASSES, FOREGROUND_CLASSES, FOREGROUND_THRESHOLD
 from sfi_ros.network.outputs import SceneLogits
 from sfi_ros.network.preprocessing import normalize
 from sfi_ros.network.scene_network import SceneNetwork
@@ -27,6 +27,8 @@ SCORE_NAMES: Final = (
     *(f"{region}_miou" for region in ("all_region", "foreground_region")),
     *(f"{region}_iou_{name}" for region in ("all_region", "foreground_region") for name in BACKGROUND_CLASSES),
     *(f"foreground_mask_{name}" for name in ("iou", "precision", "recall")),
+    "foreground_classes_miou",
+    *(f"foreground_classes_iou_{name}" for name in FOREGROUND_CLASSES),
 )
 """What a validation measures on every set."""
 
@@ -97,7 +99,7 @@ def validate(
         for index, batch in enumerate(loader):
             batch = batch.to(fabric.device, non_blocking=True)
             logits = predict(fabric, network, batch)
-            metrics.update(logits.foreground.sigmoid(), logits.background, batch)
+            metrics.update(logits.foreground.sigmoid(), logits.background, batch, logits.kinds)
             if number == 0 and fabric.is_global_zero and index % spacing == 0 and len(drawn) < pictures:
                 drawn.append(_picture(batch, logits))
             after_batch()
@@ -116,15 +118,16 @@ def predict(fabric: Fabric, network: nn.Module, batch: Batch) -> SceneLogits:
     given = (batch.foreground > 0)[:, None] if network.options.mask_source == "given" else None
     with fabric.autocast():
         logits = network(images, given_foreground=given)
-    return SceneLogits(logits.background.float(), logits.foreground.float())
+    kinds = None if logits.kinds is None else logits.kinds.float()
+    return SceneLogits(logits.background.float(), logits.foreground.float(), kinds)
 
 
 def flat_scores(scores: Mapping[str, Any]) -> dict[str, float]:
     """Return `SceneMetrics.compute()` as one level of names, `SCORE_NAMES`."""
     flat = {}
-    for region in ("all_region", "foreground_region"):
-        flat[f"{region}_miou"] = scores[region]["miou"]
-        flat.update({f"{region}_iou_{name}": value for name, value in scores[region]["iou"].items()})
+    for group in ("all_region", "foreground_region", "foreground_classes"):
+        flat[f"{group}_miou"] = scores[group]["miou"]
+        flat.update({f"{group}_iou_{name}": value for name, value in scores[group]["iou"].items()})
     flat |= {f"foreground_mask_{name}": value for name, value in scores["foreground_mask"].items()}
     return {name: value if math.isfinite(value) else float("nan") for name, value in flat.items()}
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from sfi_ros import options
-from sfi_ros.classes import BACKGROUND_CLASSES, FOREGROUND_THRESHOLD
+from sfi_ros.classes import BACKGROUND_CLASSES, FOREGROUND_CLASSES, FOREGROUND_THRESHOLD
 from sfi_ros.network.outputs import to_probabilities
 from sfi_ros.network.preprocessing import normalize
 from sfi_ros.scores import confusion_matrix
@@ -84,12 +84,12 @@ class Runner:
         self.give_mask = mask_source == "given"
 
     @torch.inference_mode()
-    def __call__(self, batch: Batch) -> tuple[Tensor, Tensor, float]:
+    def __call__(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None, float]:
         """Run one batch that lies on the device.
 
         Returns:
-            Foreground probability (N, 1, H, W), background probabilities (N, 3, H, W), both float32, and the
-            seconds that the network's pass took.
+            Foreground probability (N, 1, H, W), background probabilities (N, 3, H, W), those of kinds of objects
+            (N, 3, H, W) or None, all float32, and the seconds that the network's pass took.
         """
         images = normalize(batch.image).contiguous(memory_format=torch.channels_last)
         given = batch.foreground[:, None] if self.give_mask else None
@@ -100,7 +100,8 @@ class Runner:
         self._wait()
         seconds = time.perf_counter() - start
         probabilities = to_probabilities(logits)
-        return probabilities[:, :1], probabilities[:, 1:], seconds
+        kinds = None if logits.kinds is None else probabilities[:, 4:]
+        return probabilities[:, :1], probabilities[:, 1:4], kinds, seconds
 
     def _wait(self) -> None:
         if self.device.type == "cuda":
@@ -139,8 +140,8 @@ def evaluate(
     samples = track(loader, f"evaluating {label}", total=len(dataset), disable=quiet, transient=True)
     for indices, batch in _batches(samples, batch_size):
         batch = batch.to(runner.device)
-        foreground, background, seconds = runner(batch)
-        metrics.update(foreground, background, batch)
+        foreground, background, kinds, seconds = runner(batch)
+        metrics.update(foreground, background, batch, kinds)
         analysis.update(background, batch)
         images += _image_scores(indices, foreground, background, batch)
         times.setdefault(tuple(batch.image.shape), []).append(seconds / len(batch))
@@ -221,13 +222,16 @@ def comparison_rows(evaluations: list[Evaluation]) -> tuple[list[str], list[list
     """Return the comparison table: column titles, and one row of formatted cells for each evaluation."""
     titles = ["weights", "network", "foreground-region mIoU", *[f"  {name}" for name in BACKGROUND_CLASSES]]
     titles += ["all-region mIoU", *[f"  {name}" for name in BACKGROUND_CLASSES]]
-    titles += ["foreground-mask IoU", "  precision", "  recall", "calibration error", "ms per image"]
+    titles += ["foreground-mask IoU", "  precision", "  recall"]
+    titles += ["kinds of objects mIoU", *[f"  {name}" for name in FOREGROUND_CLASSES]]
+    titles += ["calibration error", "ms per image"]
     rows = []
     for evaluation in evaluations:
         scores = evaluation.scores
         behind, everywhere, mask = scores["foreground_region"], scores["all_region"], scores["foreground_mask"]
         values = [behind["miou"], *behind["iou"].values(), everywhere["miou"], *everywhere["iou"].values()]
         values += [mask["iou"], mask["precision"], mask["recall"]]
+        values += [scores["foreground_classes"]["miou"], *scores["foreground_classes"]["iou"].values()]
         values.append(scores["calibration"]["foreground_region"]["ece"])
         speed = scores["speed"]["network_ms_per_image_median"]
         network = evaluation.about.get("weights", {}).get("network", "")

@@ -24,7 +24,7 @@ from torch.nn import functional
 from torchmetrics import Metric
 from torchmetrics.classification import BinaryConfusionMatrix, MulticlassConfusionMatrix
 
-from sfi_ros.classes import BACKGROUND_CLASSES, FOREGROUND_THRESHOLD, IGNORE
+from sfi_ros.classes import BACKGROUND_CLASSES, FOREGROUND_CLASSES, FOREGROUND_THRESHOLD, IGNORE
 from sfi_ros.scores import class_iou, mean_iou
 from training.data.sample import Batch
 
@@ -47,8 +47,18 @@ def background_scores(confusion: np.ndarray) -> dict[str, Any]:
     }
 
 
+def kind_scores(confusion: np.ndarray) -> dict[str, Any]:
+    """Turn a confusion matrix (4, 4) of no object and each kind, truth in rows, into mIoU and IoU of the kinds."""
+    of_kinds = class_iou(confusion)[1:]
+    known = confusion.sum(1)[1:] > 0
+    return {
+        "miou": float(of_kinds[known].mean()) if known.any() else math.nan,
+        "iou": dict(zip(FOREGROUND_CLASSES, of_kinds.tolist(), strict=True)),
+    }
+
+
 class SceneMetrics(nn.Module):
-    """All-region mIoU, foreground-region mIoU and foreground-mask scores, pooled over the batches of a set.
+    """All-region mIoU, foreground-region mIoU, foreground-mask and kind scores, pooled over the batches of a set.
 
     A module, so that it moves with the model that holds it; under distributed training the torchmetrics
     inside are summed over the processes by `compute()`.
@@ -59,8 +69,12 @@ class SceneMetrics(nn.Module):
         self.all_region = MulticlassConfusionMatrix(CLASSES, ignore_index=IGNORE, validate_args=False)
         self.foreground_region = MulticlassConfusionMatrix(CLASSES, ignore_index=IGNORE, validate_args=False)
         self.foreground_mask = BinaryConfusionMatrix(validate_args=False)
+        of_kinds = 1 + len(FOREGROUND_CLASSES)  # 0: no object
+        self.foreground_classes = MulticlassConfusionMatrix(of_kinds, ignore_index=IGNORE, validate_args=False)
 
-    def update(self, foreground_probability: Tensor, background: Tensor, batch: Batch) -> None:
+    def update(
+        self, foreground_probability: Tensor, background: Tensor, batch: Batch, kinds: Tensor | None = None
+    ) -> None:
         """Count one batch.
 
         Args:
@@ -68,18 +82,27 @@ class SceneMetrics(nn.Module):
             background: (N, 3, H, W) probabilities or logits: only their order matters.
             batch: the labels. Its true background is the truth, or its partial one where there is none: the
                 foreground region is empty then and its scores are nan.
+            kinds: (N, 3, H, W) probabilities or logits of the kinds of objects; None where the network tells none. An
+                object of unknown kind does not count, wherever it is found.
         """
         # argmax(1) would give the same and takes thirty times as long on a CPU.
         predicted, truth = background.max(1).indices, batch.truth.long()
         inside = batch.foreground > 0
         self.all_region.update(predicted, truth)
         self.foreground_region.update(predicted[inside], truth[inside])
-        self.foreground_mask.update((foreground_probability[:, 0] > FOREGROUND_THRESHOLD).long(), inside.long())
+        found = foreground_probability[:, 0] > FOREGROUND_THRESHOLD
+        self.foreground_mask.update(found.long(), inside.long())
+        if kinds is None:
+            self.foreground_classes.update(truth[:0], truth[:0])
+        else:
+            known = torch.where(batch.kinds == IGNORE, IGNORE, batch.kinds + 1).long()
+            self.foreground_classes.update((kinds.max(1).indices + 1) * found, known * inside)
 
     def compute(self) -> dict[str, dict[str, Any]]:
-        """Return `all_region` and `foreground_region` (`background_scores`) and `foreground_mask`.
+        """Return `all_region`, `foreground_region` (`background_scores`), `foreground_mask`, `foreground_classes`.
 
-        `foreground_mask` has `iou`, `precision` and `recall`, nan where their denominator is zero.
+        `foreground_mask` has `iou`, `precision` and `recall`, nan where their denominator is zero; `foreground_classes`
+        is `kind_scores`, nan where the network tells no kinds.
         """
         mask = self.foreground_mask.compute().double()
         hit, extra, missed = mask[1, 1], mask[0, 1], mask[1, 0]
@@ -91,11 +114,12 @@ class SceneMetrics(nn.Module):
                 "precision": (hit / (hit + extra)).item(),
                 "recall": (hit / (hit + missed)).item(),
             },
+            "foreground_classes": kind_scores(self.foreground_classes.compute().cpu().numpy()),
         }
 
     def reset(self) -> None:
         """Forget all batches."""
-        for metric in (self.all_region, self.foreground_region, self.foreground_mask):
+        for metric in (self.all_region, self.foreground_region, self.foreground_mask, self.foreground_classes):
             metric.reset()
 
 

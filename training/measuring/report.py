@@ -117,7 +117,7 @@ def _pictures(image: ImageScore, results: Sequence[tuple[Evaluation, Dataset[Sam
         # Checkpoints may want images of different heights: each one gets its own sample.
         own = dataset[image.index]
         batch = collate([own])
-        probability, background, _ = runner(batch.to(runner.device))
+        probability, background, *_ = runner(batch.to(runner.device))
         mask = (probability[0, 0] > FOREGROUND_THRESHOLD).cpu().numpy()
         predicted = background[0].max(0).indices.byte().cpu().numpy()
         photo, foreground = own.image.permute(1, 2, 0).numpy(), own.foreground.numpy()

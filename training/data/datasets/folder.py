@@ -14,7 +14,10 @@ forgotten class would otherwise train as "unknown" without anybody noticing:
       other: [4, 5, 6]
     foreground: [10, 11]
     ignore: [0, 255]            # optional
-    names: {10: person, 11: forklift}    # optional, for scores by object category
+    names: {10: pedestrian, 11: forklift}    # optional, for scores by object category
+    kinds: {person: [10], vehicle: [11]}     # optional, of foreground ids: person, two-wheeler, vehicle
+
+Foreground ids that `kinds` leaves out train and score the mask, and not what kind of object it is.
 
 `background/` is what `sfi map --labels` writes: true background from the drives of one's own robot, without an
 annotator. Where it is 255, what the labels say of visible pixels stands.
@@ -22,7 +25,7 @@ annotator. Where it is 255, what the labels say of visible pixels stands.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +33,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sfi_ros.classes import BACKGROUND_CLASSES, IGNORE
+from sfi_ros.classes import BACKGROUND_CLASSES, FOREGROUND_CLASSES, IGNORE, class_lookup
 from training import yaml_text
 from training.data.datasets.photos import LabelledPhotos, require_files
 from training.data.reading import DatasetError, LabelMap, known_id_table, list_photos, require_folder
@@ -39,12 +42,13 @@ from training.data.sample import Sample
 
 @dataclass(frozen=True)
 class ClassMap:
-    """What `classes.yaml` says: ids per background class, foreground ids, ignored ids, category names."""
+    """What `classes.yaml` says: class of background ids, foreground ids, ignored ids, names, kind of foreground ids."""
 
     background: dict[int, int]
     foreground: tuple[int, ...]
     ignore: tuple[int, ...]
     names: dict[int, str]
+    kinds: dict[int, int]
 
     @classmethod
     def read(cls, path: Path) -> ClassMap:
@@ -63,9 +67,9 @@ class ClassMap:
             raise DatasetError(f"{path}: not valid YAML: {error}") from error
         if not isinstance(content, Mapping):
             raise DatasetError(f"{path}: expected a mapping with the keys background, foreground and ignore")
-        if unexpected := sorted(map(str, set(content) - {"background", "foreground", "ignore", "names"})):
+        if unexpected := sorted(map(str, set(content) - {"background", "foreground", "ignore", "names", "kinds"})):
             raise DatasetError(
-                f"{path}: unknown key {', '.join(unexpected)}: use background, foreground, ignore and names"
+                f"{path}: unknown key {', '.join(unexpected)}: use background, foreground, ignore, names and kinds"
             )
         groups = content.get("background")
         if not isinstance(groups, Mapping) or set(groups) != set(BACKGROUND_CLASSES):
@@ -73,11 +77,7 @@ class ClassMap:
                 f"{path}: 'background' must map exactly {', '.join(BACKGROUND_CLASSES)} to lists of ids "
                 "(an empty list is allowed)"
             )
-        background = {
-            label_id: index
-            for index, name in enumerate(BACKGROUND_CLASSES)
-            for label_id in _ids(groups[name], path, f"background: {name}")
-        }
+        background = _classes(groups, BACKGROUND_CLASSES, path, "background")
         foreground = _ids(content.get("foreground"), path, "foreground")
         ignore = _ids(content.get("ignore") or [], path, "ignore")
         every = [i for name in BACKGROUND_CLASSES for i in groups[name]] + [*foreground, *ignore]
@@ -86,16 +86,19 @@ class ClassMap:
         names = content.get("names") or {}
         if not isinstance(names, Mapping) or not set(names) <= set(every):
             raise DatasetError(f"{path}: 'names' must map listed ids to names, e.g. {{10: person}}")
-        return cls(background, foreground, ignore, {int(k): str(v) for k, v in names.items()})
+        groups = content.get("kinds") or {}
+        if not isinstance(groups, Mapping) or not set(groups) <= set(FOREGROUND_CLASSES):
+            raise DatasetError(f"{path}: 'kinds' must map some of {', '.join(FOREGROUND_CLASSES)} to lists of ids")
+        kinds = _classes(groups, FOREGROUND_CLASSES, path, "kinds")
+        if len(kinds) < sum(map(len, groups.values())) or not set(kinds) <= set(foreground):
+            raise DatasetError(f"{path}: 'kinds' must give ids of 'foreground' one kind each")
+        return cls(background, foreground, ignore, {int(k): str(v) for k, v in names.items()}, kinds)
 
     def label_map(self) -> LabelMap:
         """Return the lookup tables of this class map."""
         foreground = np.zeros(256, dtype=np.uint8)
         foreground[list(self.foreground)] = 1
-        background = np.full(256, IGNORE, dtype=np.uint8)
-        for label_id, index in self.background.items():
-            background[label_id] = index
-        return LabelMap(foreground, background)
+        return LabelMap(foreground, class_lookup(self.background), class_lookup(self.kinds))
 
 
 class Folder(LabelledPhotos):
@@ -145,6 +148,15 @@ class Folder(LabelledPhotos):
         if (truth := sample.true_background) is not None:
             sample.true_background = torch.where(truth == IGNORE, sample.partial_background, truth)
         return sample
+
+
+def _classes(groups: Mapping[str, Any], names: Sequence[str], path: Path, key: str) -> dict[int, int]:
+    """Return id -> index of its name, of lists of ids by name."""
+    return {
+        label_id: index
+        for index, name in enumerate(names)
+        for label_id in _ids(groups.get(name, []), path, f"{key}: {name}")
+    }
 
 
 def _ids(value: Any, path: Path, key: str) -> tuple[int, ...]:
