@@ -372,24 +372,7 @@ def _ground_options(arguments: argparse.Namespace) -> LayoutOptions:
 
 
 def _run(arguments: argparse.Namespace, signals: StopSignals) -> int:
-    outputs = output_folders(arguments.sources, arguments.output)
-    digest = _engine_options(arguments).weights_digest()
-    tasks = [
-        Run(
-            source,
-            output,
-            arguments.limit,
-            arguments.overwrite,
-            digest,
-            significant_bits=arguments.significant_bits,
-            seed=arguments.seed,
-            topic=arguments.topic,
-            outputs=tuple(arguments.outputs),
-            layout=_layout_options(arguments),
-        )
-        for source, output in zip(arguments.sources, outputs, strict=True)
-    ]
-    return _work(arguments, tasks, signals)
+    return _work(arguments, _tasks(arguments, Run, seed=arguments.seed, topic=arguments.topic), signals)
 
 
 def _bag(arguments: argparse.Namespace, signals: StopSignals) -> int:
@@ -398,25 +381,25 @@ def _bag(arguments: argparse.Namespace, signals: StopSignals) -> int:
             raise OptionError("where the new bags shall go is not clear: sfi bag IN OUT, or sfi bag IN... -o OUT")
         *arguments.sources, output = arguments.sources
         arguments.output = Path(output)
-    outputs = output_folders(arguments.sources, arguments.output)
-    digest = _engine_options(arguments).weights_digest()
-    tasks = [
-        BagRun(
-            source,
-            output,
-            arguments.limit,
-            arguments.overwrite,
-            digest,
-            significant_bits=arguments.significant_bits,
-            topics=tuple(arguments.topic),
-            all_topics=arguments.all_topics,
-            outputs=tuple(dict.fromkeys([*arguments.outputs, *[OVERLAY.name] * arguments.overlay])),
-            compress=arguments.compress,
-            layout=_layout_options(arguments),
-        )
-        for source, output in zip(arguments.sources, outputs, strict=True)
-    ]
-    return _work(arguments, tasks, signals)
+    if arguments.overlay and OVERLAY.name not in arguments.outputs:
+        arguments.outputs = [*arguments.outputs, OVERLAY.name]
+    topics = tuple(arguments.topic)
+    own = {"topics": topics, "all_topics": arguments.all_topics, "compress": arguments.compress}
+    return _work(arguments, _tasks(arguments, BagRun, **own), signals)
+
+
+def _tasks(arguments: argparse.Namespace, kind: type[Task], **own: Any) -> list[Task]:
+    """Return a task for each source; `own` are the settings that only this kind has."""
+    folders = output_folders(arguments.sources, arguments.output)
+    common = {
+        "limit": arguments.limit,
+        "overwrite": arguments.overwrite,
+        "weights_digest": _engine_options(arguments).weights_digest(),
+        "significant_bits": arguments.significant_bits,
+        "outputs": tuple(dict.fromkeys(arguments.outputs)),
+        "layout": _layout_options(arguments),
+    }
+    return [kind(source, folder, **common, **own) for source, folder in zip(arguments.sources, folders, strict=True)]
 
 
 def _map(arguments: argparse.Namespace, signals: StopSignals) -> int:
@@ -459,8 +442,14 @@ def _work(arguments: argparse.Namespace, tasks: Sequence[Task], signals: StopSig
     """Do all tasks; one that fails does not keep the others from being done. Return the exit status."""
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise OptionError("torchrun starts processes that would all do the same work: `sfi ... --ray` shares it")
-    if arguments.ray:
-        return _work_on_cluster(arguments, tasks, signals)
+    status = (_work_on_cluster if arguments.ray else _work_here)(arguments, tasks, signals)
+    if signals():
+        _say("interrupted; what was written until then is complete, and the same command goes on where it was")
+        return signals.status
+    return status
+
+
+def _work_here(arguments: argparse.Namespace, tasks: Sequence[Task], signals: StopSignals) -> int:
     engine = _engine(arguments)
     threads = min(arguments.threads or available_cores(), MAX_ENCODERS)
     status = 0
@@ -478,8 +467,7 @@ def _work(arguments: argparse.Namespace, tasks: Sequence[Task], signals: StopSig
             _say(f"{task.source}:\n{traceback.format_exc()}", "error:", "bold red")
             status = 1
         if signals():
-            _say("interrupted; what was written until then is complete, and the same command goes on where it was")
-            return signals.status
+            break
     return status
 
 
@@ -495,9 +483,6 @@ def _work_on_cluster(arguments: argparse.Namespace, tasks: Sequence[Task], signa
                 status = 1
             else:
                 _print_summary(outcome.summary, outcome.task.output)
-    if signals():
-        _say("interrupted; what was written until then is complete, and the same command goes on where it was")
-        return signals.status
     return status
 
 

@@ -21,11 +21,9 @@ from sfi_ros.geometry.occupancy import Costs, occupied_now
 from sfi_ros.inference import InferenceEngine, Scene, Timing
 from sfi_ros.offline.bag_files import BAG_CONTENT, IMAGES_PER_PART, BagFolder, Part, PartWriter, Topic
 from sfi_ros.offline.bag_messages import GRID, LABELS, MessageMaker
-from sfi_ros.offline.layouts import LayoutOptions
 from sfi_ros.offline.prefetch import prefetch
 from sfi_ros.offline.recording import Camera, RecordedImage, Recording
-from sfi_ros.offline.resume import claim, engine_settings, source_settings
-from sfi_ros.offline.summary import RunSummary, engine_facts, latencies
+from sfi_ros.offline.summary import RunSummary, measured
 from sfi_ros.offline.task import Before, NothingReadable, Plan, Report, Task, stretches
 from sfi_ros.outputs import BACKGROUND, BACKGROUND_CONFIDENCE, FOREGROUND_MASK, SceneView, output_named, require_given
 
@@ -49,17 +47,14 @@ class BagRun(Task):
     Attributes:
         topics: of images; empty for the only one.
         all_topics: infer all topics that hold images.
-        outputs: names of the outputs to write; see `outputs.OUTPUTS`.
         compress: write images as sensor_msgs/CompressedImage.
-        layout: how images are laid out on the ground, as nav_msgs/OccupancyGrid; None if they are not. Without a
-            calibration of its own, with that of the recording.
+        layout: written as nav_msgs/OccupancyGrid; without a calibration of its own, with that of the recording.
     """
 
     topics: tuple[str, ...] = ()
     all_topics: bool = False
     outputs: tuple[str, ...] = USUAL_OUTPUTS
     compress: bool = False
-    layout: LayoutOptions | None = None
 
     def infer(
         self, engine: InferenceEngine, *, threads: int = 1, report: Report | None = None, before: Before | None = None
@@ -100,17 +95,8 @@ class BagRun(Task):
 
     def _claim(self, engine: InferenceEngine) -> bool:
         require_given(map(output_named, self.outputs), engine.metadata, engine.weights_name)
-        settings = {
-            **source_settings(self.source),
-            **engine_settings(engine, self.weights_digest),
-            "limit": self.limit,
-            "significant bits": self.significant_bits,
-            "topics": "all" if self.all_topics else list(self.topics),
-            "outputs": sorted(self.outputs),
-            "compress": self.compress,
-            **({} if self.layout is None else {"layout": self.layout.settings()}),
-        }
-        return claim(self.output, MADE_BY, settings, source=self.source, results=BAG_CONTENT, overwrite=self.overwrite)
+        topics = "all" if self.all_topics else list(self.topics)
+        return self.claim(engine, MADE_BY, BAG_CONTENT, topics=topics, compress=self.compress)
 
 
 class _Writing:
@@ -189,9 +175,7 @@ class _Writing:
             reasons=[reason for _, reason in skipped],
             interrupted=interrupted,
             resumed=before.resumed,
-            **engine_facts(self._engine),
-            frames_per_second=len(timings) / max(time.time() - before.began, 1e-9),
-            **latencies(timings),
+            **measured(self._engine, timings, before.began),
             mean_foreground_share=sum(part.foreground_share for part in parts) / frames if frames else None,
             topics={camera.topic: camera.results for camera in cameras},
         )

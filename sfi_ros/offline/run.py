@@ -27,8 +27,8 @@ from sfi_ros.inference.scene import Timing
 from sfi_ros.offline.layouts import LayoutOptions
 from sfi_ros.offline.prefetch import BackgroundCalls, prefetch
 from sfi_ros.offline.recorder import FOLDERS, VIDEO, PictureFolder, Recorder
-from sfi_ros.offline.resume import Settings, claim, engine_settings, source_settings
-from sfi_ros.offline.summary import RunSummary, engine_facts, latencies
+from sfi_ros.offline.resume import Settings, claim
+from sfi_ros.offline.summary import RunSummary, measured
 from sfi_ros.offline.task import Before, NothingReadable, Plan, Report, Task, stretches
 from sfi_ros.outputs import output_named, require_given
 
@@ -53,14 +53,11 @@ class Run(Task):
     Attributes:
         seed: of the synthetic street.
         topic: of the images of a recording; None if it has only one.
-        outputs: names of outputs that get a folder, too; see `outputs.OUTPUTS`.
-        layout: how frames are laid out on the ground; None if they are not.
+        outputs: names of outputs that get a folder, too.
     """
 
     seed: int = UNSEEN_SEED
     topic: str | None = None
-    outputs: tuple[str, ...] = ()
-    layout: LayoutOptions | None = None
 
     def infer(
         self, engine: InferenceEngine, *, threads: int = 1, report: Report | None = None, before: Before | None = None
@@ -124,17 +121,8 @@ class Run(Task):
 
     def _claim(self, engine: InferenceEngine) -> bool:
         require_given(map(output_named, self.outputs), engine.metadata, engine.weights_name)
-        settings = {
-            **source_settings(self.source),
-            **engine_settings(engine, self.weights_digest),
-            "limit": self.limit,
-            "significant bits": self.significant_bits,
-            "seed": self.seed if self.source == SYNTHETIC else None,
-            "topic": self.topic,
-            "outputs": sorted(self.outputs),
-            **({} if self.layout is None else {"layout": self.layout.settings()}),
-        }
-        return claim(self.output, MADE_BY, settings, source=self.source, results=_RESULTS, overwrite=self.overwrite)
+        seed = self.seed if self.source == SYNTHETIC else None
+        return self.claim(engine, MADE_BY, _RESULTS, seed=seed, topic=self.topic)
 
     def _finished(self) -> RunSummary | None:
         """Return the summary of a run that came to its end and whose files are all there still."""
@@ -196,9 +184,7 @@ class Run(Task):
             reasons=[item.reason for item in skipped],
             interrupted=interrupted,
             resumed=resumed,
-            **engine_facts(engine),
-            frames_per_second=len(timings) / max(time.time() - began, 1e-9),
-            **latencies(timings),
+            **measured(engine, timings, began),
             mean_foreground_share=recorded.mean_foreground_share,
             scores=recorded.scores,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -110,10 +111,12 @@ def percentiles(milliseconds: np.ndarray) -> dict[str, float | None]:
     return {"p50": float(p50), "p95": float(p95), "max": float(milliseconds.max())}
 
 
-def latencies(timings: Sequence[Timing]) -> dict[str, Any]:
-    """Return `latency_ms` and `stages_ms_p50` of a summary."""
+def measured(engine: InferenceEngine, timings: Sequence[Timing], began: float) -> dict[str, Any]:
+    """Return the fields of a summary that describe the engine, and how fast it was since a time in seconds."""
     stages = np.array([[getattr(timing, stage) for stage in STAGES] for timing in timings]).reshape(-1, 3) * 1e3
     return {
+        **engine_facts(engine),
+        "frames_per_second": len(timings) / max(time.time() - began, 1e-9),
         "latency_ms": percentiles(stages.sum(1)),
         "stages_ms_p50": {name: percentiles(stages[:, column])["p50"] for column, name in enumerate(STAGES)},
     }

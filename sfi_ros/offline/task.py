@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from sfi_ros.errors import SfiError
 from sfi_ros.frames.limits import MAX_SIGNIFICANT_BITS
 from sfi_ros.inference import InferenceEngine, Timing
+from sfi_ros.offline.layouts import LayoutOptions
+from sfi_ros.offline.resume import claim, engine_settings, source_settings
 from sfi_ros.offline.summary import RunSummary
 
 MAX_STRETCHES: Final = 16
@@ -77,6 +79,8 @@ class Task(ABC):
         overwrite: replace the results of another run in `output`.
         weights_digest: of the weights' file; see `resume.digest`.
         significant_bits: of the values of 16-bit images; see `decoding.upper_eight_bits`.
+        outputs: names of the outputs that are written; see `outputs.OUTPUTS`.
+        layout: how frames are laid out on the ground; None if they are not.
     """
 
     source: str
@@ -85,6 +89,8 @@ class Task(ABC):
     overwrite: bool = False
     weights_digest: str = ""
     significant_bits: int = MAX_SIGNIFICANT_BITS
+    outputs: tuple[str, ...] = ()
+    layout: LayoutOptions | None = None
 
     @abstractmethod
     def infer(
@@ -128,6 +134,19 @@ class Task(ABC):
         Raises:
             SourceError, OutputError, WriteError: see `infer`.
         """
+
+    def claim(self, engine: InferenceEngine, made_by: str, results: Sequence[str], **settings: Any) -> bool:
+        """Make `output` ready; see `resume.claim`. The settings are those that only this kind of task has."""
+        settings = {
+            **source_settings(self.source),
+            **engine_settings(engine, self.weights_digest),
+            "limit": self.limit,
+            "significant bits": self.significant_bits,
+            **settings,
+            "outputs": sorted(self.outputs),
+            **({} if self.layout is None else {"layout": self.layout.settings()}),
+        }
+        return claim(self.output, made_by, settings, source=self.source, results=results, overwrite=self.overwrite)
 
 
 def stretches(length: int, unit: int, count: int) -> list[tuple[int, int | None]]:
