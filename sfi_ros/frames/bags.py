@@ -15,15 +15,12 @@ from typing import Any, Final
 import numpy as np
 
 from sfi_ros.errors import ImageError
-from sfi_ros.frames.bag_storage import Bag, BagError, is_bag, opened, rosbags_module
+from sfi_ros.frames.bag_storage import Bag, BagError, opened
 from sfi_ros.frames.encodings import decode_compressed, to_rgb, warn_of_depth
 from sfi_ros.frames.frame import Frame, Unreadable
 from sfi_ros.frames.limits import FILE_MEGAPIXELS, MAX_SIGNIFICANT_BITS
 from sfi_ros.frames.names import UniqueNames, printable
 from sfi_ros.frames.stamps import nanoseconds
-
-__all__ = ["COMPRESSED", "IMAGE", "INFO", "BagError", "BagSource", "decode", "info_topic"]
-__all__ += ["is_bag", "opened", "rosbags_module"]
 
 IMAGE: Final = "sensor_msgs/msg/Image"
 COMPRESSED: Final = "sensor_msgs/msg/CompressedImage"

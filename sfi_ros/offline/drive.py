@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from sfi_ros.errors import ImageError, OptionError
-from sfi_ros.frames.bag_storage import is_bag, opened
-from sfi_ros.frames.bags import BagError, BagSource
+from sfi_ros.frames.bag_storage import BagError, is_bag, opened
+from sfi_ros.frames.bags import BagSource
 from sfi_ros.frames.frame import Frame, SourceError, Unreadable
 from sfi_ros.frames.limits import MAX_SIGNIFICANT_BITS
 from sfi_ros.frames.names import printable

@@ -13,7 +13,7 @@ from sensor_msgs.msg import CameraInfo
 
 from sfi_ros.frames.stamps import nanoseconds
 from sfi_ros.geometry.calibration import Calibration, CalibrationError
-from sfi_ros.ros.qos import camera_qos, latched_qos, overridable
+from sfi_ros.ros.qos import camera_qos, latched_qos, subscribe_to
 
 _KEPT: Final = 30  # messages, about a second of them
 _NEAR: Final = 10**9  # nanoseconds that the stamps of one camera's image and calibration may lie apart
@@ -41,9 +41,7 @@ class Calibrations:
         self._lock = threading.Lock()
         self._newest_first: deque[tuple[int, Calibration | str]] = deque(maxlen=_KEPT)  # or a problem
         self._latched: Subscription | None = None
-        self._subscription = node.create_subscription(
-            CameraInfo, self.topic, self._receive, camera_qos(depth=10), qos_overriding_options=overridable()
-        )
+        self._subscription = subscribe_to(node, CameraInfo, self.topic, self._receive, camera_qos(depth=10))
 
     def close(self) -> None:
         """End the subscriptions and forget what was received."""

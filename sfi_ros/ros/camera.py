@@ -16,7 +16,7 @@ from sfi_ros.frames.stamps import nanoseconds
 from sfi_ros.ros.dds import lost_images_remedy
 from sfi_ros.ros.mailbox import Mailbox
 from sfi_ros.ros.monitor import COMPARABLE, Monitor
-from sfi_ros.ros.qos import camera_qos, overridable, publisher_problems
+from sfi_ros.ros.qos import camera_qos, publisher_problems, subscribe_to
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks
@@ -98,14 +98,9 @@ class Camera:
             log.warning(f"{self.topic}: {loss}; {self.remedy_for_loss}", throttle_duration_sec=_SAY_EVERY)
 
     def _subscribe(self, **events: Any) -> Subscription:
-        return self._node.create_subscription(
-            self._type,
-            self.topic,
-            self._receive,
-            self._qos,  # overrides are written into it
-            event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._note_qos, **events),
-            qos_overriding_options=overridable(),
-        )
+        callbacks = SubscriptionEventCallbacks(incompatible_qos=self._note_qos, **events)
+        # Overrides are written into the QoS.
+        return subscribe_to(self._node, self._type, self.topic, self._receive, self._qos, event_callbacks=callbacks)
 
     def _receive(self, message: Image | CompressedImage) -> None:
         now = self._node.get_clock().now().nanoseconds

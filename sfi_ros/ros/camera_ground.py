@@ -23,7 +23,7 @@ from sfi_ros.ros.calibrations import Calibrations
 from sfi_ros.ros.ground_messages import PointsMessage
 from sfi_ros.ros.parameters import CameraParameters
 from sfi_ros.ros.poses import CameraPoses
-from sfi_ros.ros.qos import overridable, result_qos
+from sfi_ros.ros.qos import publish_on
 
 _TOLERATED = 3.0  # seconds of images without a layout before the log says so: calibrations and transforms may come late
 
@@ -54,9 +54,7 @@ class CameraGround:
             kerb_height=parameters["layout.kerb_height"],
             rectified=parameters["layout.rectified"],
         )
-        self._publisher: Publisher | None = node.create_publisher(
-            PointCloud2, f"{prefix}/ground_points", result_qos(), qos_overriding_options=overridable()
-        )
+        self._publisher: Publisher | None = publish_on(node, PointCloud2, f"{prefix}/ground_points")
         self._poses: CameraPoses | None = None
         self._points: tuple[GroundTable, GroundPoints] | None = None
         self._cloud: PointsMessage | None = None

@@ -30,6 +30,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from sfi_ros.files import write_json
 from sfi_ros.frames.sources import SYNTHETIC, UNSEEN_SEED, Frame, Source, open_source
+from sfi_ros.frames.synthetic_street import street_frame
 from sfi_ros.offline.layouts import LAYOUT, LayoutOptions
 from sfi_ros.offline.recorder import Recorder
 from sfi_ros.offline.run import MADE_BY, start_anew
@@ -183,10 +184,10 @@ class SyntheticTruth:
             DemoError: none of the next frames of the street has exactly these pixels.
         """
         for number in range(self._next, self._next + self._LOOK_AHEAD):
-            truth = self._street.frame(number)
-            if np.array_equal(truth.image, frame.image):
+            known = street_frame(self._street, number)
+            if np.array_equal(known.image, frame.image):
                 self._next = number + 1
-                return replace(frame, truth=truth, calibration=self._street.calibration, pose=self._street.pose(number))
+                return replace(known, name=frame.name)
         raise DemoError(f"{frame.name} is not one of the synthetic street's: did another camera publish on {CAMERA}?")
 
 
@@ -305,35 +306,29 @@ def _environment() -> dict[str, str]:
 
 
 def _node_arguments(arguments: argparse.Namespace) -> list[str]:
-    settings = {
+    parameters = {
         "weights": "" if arguments.weights is None else str(arguments.weights.resolve()),
         "device": arguments.device,
         "precision": arguments.precision,
         "autostart_retry": 0.0,
     }
-    return [
-        *_settings(settings),
-        *("-r", f"image:={CAMERA}"),
-        *("-r", f"camera_info:={CAMERA.rsplit('/', 1)[0]}/camera_info"),
-    ]
+    return _at_the_camera(parameters)
 
 
 def _player_arguments(arguments: argparse.Namespace, limit: int) -> list[str]:
-    settings = {
+    parameters = {
         "source": arguments.source,
         "rate": arguments.rate,
         "limit": limit,
         "wait_for_subscribers": 2,  # the recorder and, once it is ready, the node
     }
-    return [
-        *_settings(settings),
-        *("-r", f"image:={CAMERA}"),
-        *("-r", f"camera_info:={CAMERA.rsplit('/', 1)[0]}/camera_info"),
-    ]
+    return _at_the_camera(parameters)
 
 
-def _settings(values: dict[str, Any]) -> list[str]:
-    return [word for name, value in values.items() for word in ("-p", f"{name}:={json.dumps(value)}")]
+def _at_the_camera(parameters: dict[str, Any]) -> list[str]:
+    """Return arguments for ROS that set parameters and name the camera's topics."""
+    topics = ("-r", f"image:={CAMERA}", "-r", f"camera_info:={CAMERA.rsplit('/', 1)[0]}/camera_info")
+    return [*(word for name, value in parameters.items() for word in ("-p", f"{name}:={json.dumps(value)}")), *topics]
 
 
 if __name__ == "__main__":

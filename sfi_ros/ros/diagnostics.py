@@ -70,13 +70,15 @@ def status(name: str, condition: Condition, frames: Snapshot, limits: Limits) ->
     worst_first = sorted(problems, key=lambda problem: problem[0], reverse=True)
     message = "; ".join([state, *(text for _, text in worst_first)])
     values = {"state": state, **condition.facts, **_values(frames)}
-    return DiagnosticStatus(
-        level=level,
-        name=name,
-        message=message,
-        hardware_id=str(condition.facts.get("camera topic", "")),
-        values=[KeyValue(key=key, value=_text(value)) for key, value in values.items()],
-    )
+    result = status_of(level, name, message, values)
+    result.hardware_id = str(condition.facts.get("camera topic", ""))
+    return result
+
+
+def status_of(level: bytes, name: str, message: str, values: Mapping[str, Any]) -> DiagnosticStatus:
+    """Make a status; numbers are written with three decimals, what is not known as a dash."""
+    pairs = [KeyValue(key=key, value=_text(value)) for key, value in values.items()]
+    return DiagnosticStatus(level=level, name=name, message=message, values=pairs)
 
 
 def layout_status(name: str, state: str, problem: str, warning: str, pose: CameraPose | None) -> DiagnosticStatus:
@@ -97,12 +99,8 @@ def layout_status(name: str, state: str, problem: str, warning: str, pose: Camer
     if pose is not None:
         angles = {f"camera {angle} (degrees)": math.degrees(getattr(pose, angle)) for angle in ("pitch", "roll", "yaw")}
         values |= {"camera height (m)": pose.height, "camera x (m)": pose.x, "camera y (m)": pose.y, **angles}
-    return DiagnosticStatus(
-        level=WARN if problem or warning else OK,
-        name=name,
-        message="; ".join(filter(None, (values["state"], problem, warning))),
-        values=[KeyValue(key=key, value=_text(value)) for key, value in values.items()],
-    )
+    level, message = WARN if problem or warning else OK, "; ".join(filter(None, (values["state"], problem, warning)))
+    return status_of(level, name, message, values)
 
 
 def _state(condition: Condition, frames: Snapshot, limits: Limits) -> tuple[str, list[tuple[bytes, str]]]:

@@ -13,9 +13,8 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from builtin_interfaces.msg import Time
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from diagnostic_msgs.msg import DiagnosticArray
 from nav_msgs.msg import OccupancyGrid, Odometry
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -26,9 +25,10 @@ from sfi_ros.frames.stamps import nanoseconds
 from sfi_ros.geometry.ground_map import GroundMap
 from sfi_ros.geometry.motion import PlanarPose, Track
 from sfi_ros.geometry.occupancy import Costs
+from sfi_ros.ros.diagnostics import OK, WARN, status_of
 from sfi_ros.ros.ground_messages import layout_of, occupancy_message
-from sfi_ros.ros.parameters import warn_of_unknown
-from sfi_ros.ros.qos import latched_qos, overridable
+from sfi_ros.ros.parameters import declare_number, warn_of_unknown
+from sfi_ros.ros.qos import latched_qos, publish_on, subscribe_to
 
 _REMEMBERED: Final = 1000  # messages of odometry: ten seconds of a fast one
 _WAITING: Final = 5  # layouts that wait for the odometry of their stamp
@@ -47,14 +47,11 @@ class GroundMapper(Node):
 
     def __init__(self) -> None:
         super().__init__("ground_map")
-        self._size = self._number("size", 80.0, "metres, side of the map's window", 1.0, 1000.0)
-        rate = self._number("rate", 1.0, "maps published per second", 0.01, 50.0)
+        self._size = declare_number(self, "size", 80.0, "metres, side of the map's window", 1.0, 1000.0)
+        rate = declare_number(self, "rate", 1.0, "maps published per second", 0.01, 50.0)
         for name, cost in _COSTS.items():
-            described = ParameterDescriptor(
-                description="as layout.cost_* of inpaint_node: 0 free, 100 occupied, -1 unknown"
-            )
-            described.integer_range = [IntegerRange(from_value=-1, to_value=100)]
-            self.declare_parameter(f"cost_{name}", cost, described)
+            described = "as layout.cost_* of inpaint_node: 0 free, 100 occupied, -1 unknown"
+            declare_number(self, f"cost_{name}", cost, described, -1, 100, read_only=False)
         warn_of_unknown(self)
         self._map: GroundMap | None = None
         self._poses: deque[tuple[int, PlanarPose]] = deque(maxlen=_REMEMBERED)
@@ -67,12 +64,10 @@ class GroundMapper(Node):
         self._changed = False
         # The newest layouts only; those that are lost are no loss for a map.
         newest = QoSProfile(depth=_WAITING, reliability=ReliabilityPolicy.BEST_EFFORT)
-        self.create_subscription(
-            PointCloud2, "inpaint/layout_cells", self._take_layout, newest, qos_overriding_options=overridable()
-        )
+        subscribe_to(self, PointCloud2, "inpaint/layout_cells", self._take_layout, newest)
         odometry = QoSProfile(depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)
-        self.create_subscription(Odometry, "odom", self._take_odometry, odometry, qos_overriding_options=overridable())
-        self._maps = self.create_publisher(OccupancyGrid, "~/map", latched_qos(), qos_overriding_options=overridable())
+        subscribe_to(self, Odometry, "odom", self._take_odometry, odometry)
+        self._maps = publish_on(self, OccupancyGrid, "~/map", latched_qos())
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(1.0 / rate, self._publish, clock=steady)
@@ -134,7 +129,7 @@ class GroundMapper(Node):
 
     def _diagnose(self) -> None:
         state, problem = self._state()
-        level = DiagnosticStatus.WARN if problem else DiagnosticStatus.OK
+        level = WARN if problem else OK
         values: dict[str, Any] = {
             "state": state,
             "layouts fused": self._fused,
@@ -144,17 +139,12 @@ class GroundMapper(Node):
         if self._map is not None:
             counted = self._map.agreement.summary()
             values["cells inferred first and seen later"] = counted["cells"]
-            values["agreement"] = _text(counted["agreement"])
+            values["agreement"] = counted["agreement"]
             for name, entry in counted["by_class"].items():
-                values[f"agreement where {name} was seen"] = _text(entry["agreement"])
-            values["calibration error"] = _text(counted["calibration"]["expected_calibration_error"])
-        status = DiagnosticStatus(
-            level=level,
-            name=f"{self.get_fully_qualified_name()[1:]}: ground",
-            message="; ".join(filter(None, (state, problem))),
-            values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
-        )
-        message = DiagnosticArray(status=[status])
+                values[f"agreement where {name} was seen"] = entry["agreement"]
+            values["calibration error"] = counted["calibration"]["expected_calibration_error"]
+        name = f"{self.get_fully_qualified_name()[1:]}: ground"
+        message = DiagnosticArray(status=[status_of(level, name, "; ".join(filter(None, (state, problem))), values)])
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)
 
@@ -171,12 +161,3 @@ class GroundMapper(Node):
         if self._map is None:
             return "waiting", "no odometry at the stamps of the layouts" if self._without_pose else ""
         return "active", ""
-
-    def _number(self, name: str, default: float, description: str, low: float, high: float) -> float:
-        described = ParameterDescriptor(description=description, read_only=True)
-        described.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
-        return float(self.declare_parameter(name, default, described).value)
-
-
-def _text(share: float | None) -> str:
-    return "-" if share is None else f"{share:.3f}"

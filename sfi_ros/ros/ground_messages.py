@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import array
 import math
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -18,6 +17,7 @@ from sfi_ros.classes import IGNORE
 from sfi_ros.errors import OptionError
 from sfi_ros.geometry.ground import GroundGrid
 from sfi_ros.geometry.layout import GroundLayout
+from sfi_ros.ros.image_messages import message_data
 
 try:
     from grid_map_msgs.msg import GridMap
@@ -70,7 +70,7 @@ def occupancy_message(costs: np.ndarray, grid: GroundGrid, stamp: Time) -> Occup
         header=Header(stamp=stamp, frame_id=grid.frame),
         info=MapMetaData(map_load_time=stamp, resolution=grid.resolution, width=columns, height=rows, origin=origin),
     )
-    message.data = _filled(costs, "b")
+    message.data = message_data(costs, "b")
     return message
 
 
@@ -90,7 +90,7 @@ def points_message(points: np.ndarray, frame: str, stamp: Time) -> PointCloud2:
     message = PointCloud2(header=Header(stamp=stamp, frame_id=frame), height=height, width=width, fields=fields)
     message.point_step, message.row_step = points.itemsize, points.itemsize * width
     message.is_dense = False  # NaN among them
-    message.data = _filled(points, "B")
+    message.data = message_data(points)
     return message
 
 
@@ -196,13 +196,6 @@ def grid_map_message(layers: Mapping[str, np.ndarray], grid: GroundGrid, stamp: 
     dimensions = [MultiArrayDimension(label=label, size=size, stride=stride) for label, size, stride in sizes]
     for values in layers.values():
         layer = Float32MultiArray(layout=MultiArrayLayout(dim=dimensions))
-        layer.data = _filled(values[::-1, ::-1].astype(np.float32), "f")
+        layer.data = message_data(values[::-1, ::-1].astype(np.float32), "f")
         message.data.append(layer)
     return message
-
-
-def _filled(values: np.ndarray, kind: str) -> array.array:
-    """Return an array as the type that rclpy stores; assigning an ndarray to `.data` would convert every value."""
-    data = array.array(kind)
-    data.frombytes(np.ascontiguousarray(values).reshape(-1).view(np.uint8))
-    return data

@@ -24,7 +24,7 @@ try:
 except (ImportError, AttributeError):  # absent, or built for another NumPy
     CvBridge = None
 
-__all__ = ["ImageError", "compressed_message", "image_message", "rgb_of"]
+__all__ = ["ImageError", "compressed_message", "image_message", "message_data", "rgb_of"]
 
 _CHANNELS = {"mono8": 1, "rgb8": 3, "bgr8": 3}
 
@@ -78,7 +78,7 @@ def image_message(pixels: np.ndarray, encoding: str, header: Header, memory: arr
         raise ValueError(f"{pixels.shape} {pixels.dtype} is no {encoding}; known are {', '.join(_CHANNELS)}")
     message = Image(header=header, encoding=encoding, height=pixels.shape[0], width=pixels.shape[1])
     message.step = pixels.shape[1] * channels
-    message.data = _filled(pixels, memory)
+    message.data = message_data(pixels, memory=memory)
     return message
 
 
@@ -91,14 +91,20 @@ def compressed_message(pixels: np.ndarray, header: Header, quality: int = 90) ->
         quality: of the JPEG, 1 to 100.
     """
     _, data = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return CompressedImage(header=header, format="rgb8; jpeg compressed bgr8", data=_filled(data))
+    return CompressedImage(header=header, format="rgb8; jpeg compressed bgr8", data=message_data(data))
 
 
-def _filled(pixels: np.ndarray, memory: array.array | None = None) -> array.array:
-    """Return pixels as the type that rclpy stores; assigning an ndarray to `.data` would convert every byte."""
-    if memory is not None and len(memory) == pixels.nbytes:
-        np.copyto(np.frombuffer(memory, np.uint8).reshape(pixels.shape), pixels)
+def message_data(values: np.ndarray, kind: str = "B", memory: array.array | None = None) -> array.array:
+    """Return values as the type that rclpy stores; assigning an ndarray to `.data` would convert every value.
+
+    Args:
+        values: of any shape.
+        kind: of `array.array`, with the size of a value, or "B" for bytes.
+        memory: see `image_message`; bytes.
+    """
+    if memory is not None and len(memory) == values.nbytes:
+        np.copyto(np.frombuffer(memory, np.uint8).reshape(values.shape), values)
         return memory
-    data = array.array("B")
-    data.frombytes(np.ascontiguousarray(pixels))
+    data = array.array(kind)
+    data.frombytes(np.ascontiguousarray(values).reshape(-1).view(np.uint8))
     return data

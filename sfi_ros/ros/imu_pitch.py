@@ -11,7 +11,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import Imu
 
 from sfi_ros.frames.stamps import nanoseconds
-from sfi_ros.ros.qos import camera_qos, overridable
+from sfi_ros.ros.qos import camera_qos, subscribe_to
 
 _KEPT: Final = 400  # messages: seconds of them, so that a late image finds its own
 
@@ -32,9 +32,7 @@ class ImuPitch:
         self._lock = threading.Lock()
         self._newest: deque[tuple[int, float, float]] = deque(maxlen=_KEPT)  # stamp, pitch, its average
         self.mean_over = 10.0
-        self._subscription = node.create_subscription(
-            Imu, self.topic, self._receive, camera_qos(depth=100), qos_overriding_options=overridable()
-        )
+        self._subscription = subscribe_to(node, Imu, self.topic, self._receive, camera_qos(depth=100))
 
     def close(self) -> None:
         """End the subscription."""

@@ -23,7 +23,7 @@ from sfi_ros.geometry.occupancy import Costs, occupied_now
 from sfi_ros.ros.ground_messages import GridMap, cells_message, grid_map_message, occupancy_message
 from sfi_ros.ros.image_messages import image_message
 from sfi_ros.ros.parameters import Parameters
-from sfi_ros.ros.qos import latched_qos, overridable, result_qos
+from sfi_ros.ros.qos import latched_qos, publish_on, result_qos
 from sfi_ros.visualization import layout_picture
 
 _COSTS = tuple(field.name for field in fields(Costs))
@@ -118,4 +118,4 @@ class Layouts:
         return grid_map_message(layers, layout.grid, stamp)
 
     def _publisher(self, message_type: Any, topic: str, qos: Any) -> Publisher:
-        return self._node.create_publisher(message_type, f"~/{topic}", qos, qos_overriding_options=overridable())
+        return publish_on(self._node, message_type, f"~/{topic}", qos)

@@ -97,6 +97,15 @@ class CameraParameters:
         return self._parameters[name]
 
 
+def declare_number(
+    node: Node, name: str, default: float, description: str, low: float, high: float, *, read_only: bool = True
+) -> Any:
+    """Declare a parameter within a range, an integer if the default is one; return its value."""
+    descriptor = ParameterDescriptor(description=description, read_only=read_only)
+    _limit(descriptor, default, low, high)
+    return node.declare_parameter(name, default, descriptor).value
+
+
 def warn_of_unknown(node: Node) -> None:
     """Log the names of parameters that were given at start and that the node does not have.
 
@@ -129,9 +138,13 @@ def _descriptor(setting: Setting) -> ParameterDescriptor:
     if setting.choices:
         descriptor.additional_constraints += f"; one of {', '.join(map(repr, setting.choices))}"
     if setting.range is not None:
-        low, high = setting.range
-        if isinstance(setting.default, int):
-            descriptor.integer_range = [IntegerRange(from_value=int(low), to_value=int(high))]
-        else:
-            descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
+        _limit(descriptor, setting.default, *setting.range)
     return descriptor
+
+
+def _limit(descriptor: ParameterDescriptor, default: float, low: float, high: float) -> None:
+    """Let ROS refuse values beyond a range."""
+    if isinstance(default, int):
+        descriptor.integer_range = [IntegerRange(from_value=int(low), to_value=int(high))]
+    else:
+        descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]

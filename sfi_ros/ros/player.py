@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 
 from builtin_interfaces.msg import Time
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
 from rclpy.node import Node
@@ -27,8 +28,8 @@ from sfi_ros.frames.sources import SYNTHETIC, UNSEEN_SEED, BagSource, SyntheticS
 from sfi_ros.geometry.calibration import Calibration, CalibrationError, camera_matrix
 from sfi_ros.ros.camera_info import camera_info_message
 from sfi_ros.ros.image_messages import compressed_message, image_message
-from sfi_ros.ros.parameters import warn_of_unknown
-from sfi_ros.ros.qos import overridable, result_qos
+from sfi_ros.ros.parameters import declare_number, warn_of_unknown
+from sfi_ros.ros.qos import publish_on
 from sfi_ros.ros.timeline import Step, rounds, steps
 from sfi_ros.ros.topics import TRANSPORTS, camera_info_topic, image_topic
 from sfi_ros.ros.true_motion import TrueMotion
@@ -48,19 +49,20 @@ class CameraPlayer(Node):
 
     def __init__(self) -> None:
         super().__init__("camera_player")
+        number = partial(declare_number, self)
         source = self._text("source", SYNTHETIC, "folder of images, video, rosbag2 folder, or 'synthetic'")
         topic = self._text("bag_topic", "", "image topic to play of a rosbag2; empty if it has only one")
-        seed = self._number("seed", UNSEEN_SEED, "of the synthetic street", 0, 2**31)
-        significant_bits = self._number(
+        seed = number("seed", UNSEEN_SEED, "of the synthetic street", 0, 2**31)
+        significant_bits = number(
             "significant_bits", MAX_SIGNIFICANT_BITS, "of the values of 16-bit images, from the low end", 8, 16
         )
         self._source = open_source(source, topic=topic or None, seed=seed, significant_bits=significant_bits)
-        rate = self._number(
+        rate = number(
             "rate", 0.0, "frames per second; 0 for the recorded times of a bag or the rate of another source", 0.0, 1e3
         )
         loop = self.declare_parameter("loop", False, _described("start again at the end")).value
-        self._limit = self._number("limit", 0, "frames to publish; 0 for all", 0, 2**31)
-        self._subscribers = self._number(
+        self._limit = number("limit", 0, "frames to publish; 0 for all", 0, 2**31)
+        self._subscribers = number(
             "wait_for_subscribers", 0, "begin once so many nodes subscribe to the image", 0, 1000
         )
         self._frame_id = self._text("frame_id", "", "of the published messages; empty for a bag's own, else 'camera'")
@@ -74,21 +76,15 @@ class CameraPlayer(Node):
             raise OptionError(f"stamps:=original needs a bag; {source} has no recorded stamps")
         if publish_clock and not self._original_stamps:
             raise OptionError("publish_clock needs stamps:=original: /clock tells the time of the recording")
-        self._field_of_view = self._number(
+        self._field_of_view = number(
             "field_of_view", 60.0, "degrees across the image, for camera_info where no calibration is known", 1.0, 179.0
         )
         self._calibration = self._known_calibration()
         synthetic = isinstance(self._source, SyntheticSource)
         self._motion = TrueMotion(self, self._source.street, rate or self._source.rate) if synthetic else None
-        self._images = self.create_publisher(
-            CompressedImage if self._compress else Image,
-            image_topic(self, transport),
-            result_qos(),
-            qos_overriding_options=overridable(),
-        )
-        self._infos = self.create_publisher(
-            CameraInfo, camera_info_topic(self), result_qos(), qos_overriding_options=overridable()
-        )
+        image_type = CompressedImage if self._compress else Image
+        self._images = publish_on(self, image_type, image_topic(self, transport))
+        self._infos = publish_on(self, CameraInfo, camera_info_topic(self))
         self.published = 0
         self.finished = False
         self._steps = (rounds if loop else steps)(self._source, rate)
@@ -229,14 +225,6 @@ class CameraPlayer(Node):
         if value not in choices:
             raise OptionError(f"{name} is {value!r}; accepted are {' and '.join(map(repr, choices))}")
         return value
-
-    def _number(self, name: str, default: float, description: str, low: float, high: float) -> float:
-        descriptor = _described(description)
-        if isinstance(default, int):
-            descriptor.integer_range = [IntegerRange(from_value=int(low), to_value=int(high))]
-        else:
-            descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
-        return self.declare_parameter(name, default, descriptor).value
 
 
 def _described(description: str) -> ParameterDescriptor:

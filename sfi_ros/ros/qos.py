@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from rclpy.node import Node
+from rclpy.publisher import Publisher
 from rclpy.qos import (
     DurabilityPolicy,
     HistoryPolicy,
@@ -12,6 +16,7 @@ from rclpy.qos import (
     qos_check_compatible,
 )
 from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.subscription import Subscription
 
 
 def camera_qos(depth: int = 1) -> QoSProfile:
@@ -34,8 +39,22 @@ def latched_qos() -> QoSProfile:
     )
 
 
-def overridable() -> QoSOverridingOptions:
-    """Lets `qos_overrides./topic.publisher.reliability` and the like change a topic's QoS at start."""
+def publish_on(node: Node, message_type: Any, topic: str, qos: QoSProfile | None = None) -> Publisher:
+    """Make a publisher, of results unless `qos` says otherwise.
+
+    `qos_overrides./topic.publisher.reliability` and the like can change its QoS at start.
+    """
+    return node.create_publisher(message_type, topic, qos or result_qos(), qos_overriding_options=_overridable())
+
+
+def subscribe_to(
+    node: Node, message_type: Any, topic: str, receive: Callable[..., None], qos: QoSProfile, **more: Any
+) -> Subscription:
+    """Make a subscription whose QoS can be changed at start, too; `more` as `create_subscription` takes it."""
+    return node.create_subscription(message_type, topic, receive, qos, qos_overriding_options=_overridable(), **more)
+
+
+def _overridable() -> QoSOverridingOptions:
     return QoSOverridingOptions.with_default_policies()
 
 

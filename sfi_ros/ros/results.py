@@ -25,7 +25,7 @@ from sfi_ros.outputs import (
 )
 from sfi_ros.ros.camera_info import camera_info_message
 from sfi_ros.ros.image_messages import image_message
-from sfi_ros.ros.qos import latched_qos, overridable, result_qos
+from sfi_ros.ros.qos import latched_qos, publish_on
 
 try:
     from sfi_ros.msg import InpaintedScene
@@ -124,9 +124,7 @@ class Results:
         self._publishers, self._label_infos = [], []
 
     def _publisher(self, message_type: Any, topic: str) -> Publisher:
-        return self._node.create_publisher(
-            message_type, f"{self._prefix}/{topic}", result_qos(), qos_overriding_options=overridable()
-        )
+        return publish_on(self._node, message_type, f"{self._prefix}/{topic}")
 
     def _published_label_info(self, output: Output) -> Publisher:
         """Return a publisher that has said what the values of an output mean, to whoever subscribes later, too."""

@@ -14,7 +14,7 @@ from std_msgs.msg import Header
 
 from sfi_ros.frames.frame import Frame
 from sfi_ros.geometry.motion import PlanarPose
-from sfi_ros.ros.qos import overridable, result_qos
+from sfi_ros.ros.qos import publish_on
 from sfi_ros.synthetic import SyntheticStreet
 
 try:
@@ -48,8 +48,8 @@ class TrueMotion:
         average = {name: float(np.mean([getattr(pose, name) for pose in poses])) for name in ("height", *_DEGREES)}
         for name, value in average.items():
             node.declare_parameter(f"pose.{name}", value, described)
-        self._odometry = node.create_publisher(Odometry, "odom", result_qos(), qos_overriding_options=overridable())
-        self._imu = node.create_publisher(Imu, "imu", result_qos(), qos_overriding_options=overridable())
+        self._odometry = publish_on(node, Odometry, "odom")
+        self._imu = publish_on(node, Imu, "imu")
         self._tf = None if TFMessage is None else node.create_publisher(TFMessage, "/tf", 100)
         told = " ".join(f"-p pose.{name}:={value:.4f}" for name, value in average.items())
         how = "TF" if self._tf is not None else f"no TF, as tf2_msgs is not installed; for inpaint_node: {told}"

@@ -9,7 +9,8 @@ pytest.importorskip("rosbags", reason="rosbags is not installed (pip install sfi
 
 from ros_bags import write_bag
 
-from sfi_ros.frames.bags import BagError, BagSource, is_bag
+from sfi_ros.frames.bag_storage import BagError, is_bag
+from sfi_ros.frames.bags import BagSource
 from sfi_ros.frames.sources import Frame
 from sfi_ros.synthetic import SyntheticStreet
 

@@ -15,7 +15,8 @@ import bag_files
 from bag_files import ROS2, START, STEP, TOPIC, compressed_message, image_message, pictures, storage_file, write
 from rosbags.rosbag2 import CompressionMode, StoragePlugin, Writer
 
-from sfi_ros.frames.bags import BagError, BagSource, is_bag
+from sfi_ros.frames.bag_storage import BagError, is_bag
+from sfi_ros.frames.bags import BagSource
 from sfi_ros.frames.sources import Frame, SourceError, Unreadable, open_source
 
 STORAGES = ("sqlite3", "mcap")
