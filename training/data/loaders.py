@@ -6,7 +6,6 @@ import itertools
 import os
 import signal
 from collections.abc import Iterator
-from typing import Final
 
 import torch
 from lightning.fabric import Fabric
@@ -14,11 +13,10 @@ from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 
 from training.configuration import Configuration, ConfigurationError
 from training.data.cache import SampleMemory
+from training.data.datasets import DATASETS
 from training.data.sample import collate
 from training.data.sources import validation_set
 from training.data.stream import TrainingExample, TrainingSet, stack
-
-_DATASETS_OF_MANY_SIZES: Final = ("kitti", "folder")
 
 
 class TrainingData:
@@ -81,9 +79,9 @@ class TrainingData:
                     f"data.validation.{name} has {len(dataset)} images for {fabric.world_size} processes, which "
                     "would wait for each other forever: give it as many, or start fewer"
                 )
-            many_sizes = self.configuration.data.validation[name].dataset in _DATASETS_OF_MANY_SIZES
+            one_size = DATASETS[self.configuration.data.validation[name].dataset].stretched
             shard = Subset(dataset, range(fabric.global_rank, len(dataset), fabric.world_size))
-            size = 1 if many_sizes else self.configuration.data.validation_batch_size
+            size = self.configuration.data.validation_batch_size if one_size else 1
             loaders[name] = self._loader(fabric, shard, batch_size=size, collate_fn=collate)
         return loaders
 

@@ -13,9 +13,10 @@ from training.data.datasets.synthetic import Synthetic
 from training.data.reading import DatasetError
 from training.data.sample import Sample
 
-DATASET_NAMES = ("cityscapes", "kitti", "folder", "synthetic")
+DATASETS = {"cityscapes": Cityscapes, "kitti": Kitti, "folder": Folder, "synthetic": Synthetic}
+DATASET_NAMES = tuple(DATASETS)
 
-__all__ = ["DATASET_NAMES", "Cityscapes", "DatasetError", "Folder", "Kitti", "Synthetic", "open_dataset"]
+__all__ = ["DATASETS", "DATASET_NAMES", "Cityscapes", "DatasetError", "Folder", "Kitti", "Synthetic", "open_dataset"]
 
 
 def open_dataset(
@@ -23,7 +24,7 @@ def open_dataset(
     root: str | Path | None = None,
     split: str | None = None,
     height: int = 256,
-    **options: int | bool,
+    **options: int | bool | str | Path,
 ) -> Dataset[Sample]:
     """Open a dataset by name.
 
@@ -39,14 +40,15 @@ def open_dataset(
         DatasetError: an unknown name, a split that the dataset does not have, a missing root, or whatever the
             dataset finds wrong with its files.
     """
-    if name not in DATASET_NAMES:
+    kind = DATASETS.get(name)
+    if kind is None:
         raise DatasetError(f"unknown dataset '{name}': choose one of {', '.join(DATASET_NAMES)}")
-    if name == "synthetic":
-        return Synthetic(height=height, split=split or "val", **options)
-    if root is None:
-        raise DatasetError(f"dataset '{name}' needs a root: give the folder that it lies in")
-    if name == "cityscapes":
-        return Cityscapes(root, split=split or "val", height=height, **options)
-    if split is not None:
+    if kind.has_root:
+        if root is None:
+            raise DatasetError(f"dataset '{name}' needs a root: give the folder that it lies in")
+        options["root"] = root
+    if kind.has_splits:
+        options["split"] = split or "val"
+    elif split is not None:
         raise DatasetError(f"dataset '{name}' has no splits: leave the split '{split}' out")
-    return Kitti(root, height=height, **options) if name == "kitti" else Folder(root, height=height, **options)
+    return kind(height=height, **options)

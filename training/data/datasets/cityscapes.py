@@ -42,7 +42,7 @@ class Cityscapes(LabelledPhotos):
 
     category_names = CATEGORY_NAMES
     known_ids, wrong_ids_remedy = KNOWN_IDS, WRONG_IDS_REMEDY
-    stretched = True
+    has_splits = stretched = True
 
     def __init__(self, root: str | Path, split: str = "train", height: int = 256, *, manual: bool = True):
         """List the photos of a split and find the labels of each.

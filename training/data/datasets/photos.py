@@ -36,7 +36,8 @@ class LabelledPhotos(Dataset[Sample]):
         known_ids: bool (256,), ids that may occur in labels.
         wrong_ids_remedy, wrong_truth_remedy: what to do about others, there and in `truths`.
         label_map: what the ids mean.
-        stretched: every image is stretched to (height, 2·height) whatever the size of its file.
+        has_root, has_splits: whether `open_dataset` hands these to the class.
+        stretched: every image is stretched to (height, 2·height) whatever the size of its file, so that all have one.
     """
 
     photos: list[Path]
@@ -46,7 +47,7 @@ class LabelledPhotos(Dataset[Sample]):
     wrong_ids_remedy: str
     wrong_truth_remedy = "gt_manual has 0 road, 1 sidewalk, 2 other and 255"
     label_map = LabelMap()
-    stretched = False
+    has_root, has_splits, stretched = True, False, False
 
     def __init__(self, root: str | Path, height: int):
         self.root, self.height = Path(root), height

@@ -29,6 +29,7 @@ class Synthetic(Dataset[Sample]):
     """`drives` streets with `frames` frames each, at (height, 2·height)."""
 
     category_names = CATEGORY_NAMES
+    has_root, has_splits, stretched = False, True, True
 
     def __init__(
         self,
