@@ -9,7 +9,6 @@ from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Final
 
 import numpy as np
@@ -21,6 +20,7 @@ from sfi_ros.frames.frame import Frame, Unreadable
 from sfi_ros.frames.limits import FILE_MEGAPIXELS, MAX_SIGNIFICANT_BITS
 from sfi_ros.frames.names import UniqueNames, printable
 from sfi_ros.frames.stamps import nanoseconds
+from sfi_ros.geometry.calibration import Calibration
 
 IMAGE: Final = "sensor_msgs/msg/Image"
 COMPRESSED: Final = "sensor_msgs/msg/CompressedImage"
@@ -118,26 +118,18 @@ class BagSource:
                     yield RecordedFrame(at, message.header, _frame(message, self._bits, name, place))
             yield from (RecordedFrame(at, None, loss) for loss in bag.losses[told:])
 
-    def calibrations(self) -> Iterator[tuple[int, Any]]:
-        """Read the calibrations of the camera, those that are damaged left out.
+    def calibration(self) -> Calibration | None:
+        """Return the first calibration of the camera, damaged messages left out; None if none was recorded.
 
-        Yields:
-            Time of recording in nanoseconds, sensor_msgs/CameraInfo with the field names of ROS 2.
+        Raises:
+            CalibrationError: it cannot be used.
         """
-        if self._info_topic is None:
-            return iter(())
-        return self._calibrations_of(self._info_topic)
-
-    def calibration(self) -> Any | None:
-        """Return the first calibration of the camera, None if none was recorded."""
-        return next((message for _, message in self.calibrations()), None)
-
-    def _calibrations_of(self, topic: str) -> Iterator[tuple[int, Any]]:
         with opened(self.path) as bag:
-            connections = [c for c in bag.connections if c.topic == topic and c.msgtype == INFO]
-            for connection, at, data in bag.messages(connections):
+            connections = [c for c in bag.connections if c.topic == self._info_topic and c.msgtype == INFO]
+            for _, _, data in bag.messages(connections) if connections else ():
                 with suppress(ImageError):
-                    yield at, as_ros2(bag.deserialize(data, connection.msgtype))
+                    return Calibration.from_message(bag.deserialize(data, INFO))
+        return None
 
 
 def _deserialized(bag: Bag, connection: Any, data: bytes) -> Any:
@@ -191,13 +183,6 @@ def _images_of(bag: Bag, topic: str) -> list[Any]:
 
 def _name(stamp: Any, at: int) -> str:
     return str(nanoseconds(stamp) or at)
-
-
-def as_ros2(info: Any) -> Any:
-    """Return a CameraInfo with the field names of ROS 2; ROS 1 writes its matrices in capitals."""
-    if hasattr(info, "k"):
-        return info
-    return SimpleNamespace(**vars(info), d=info.D, k=info.K, r=info.R, p=info.P)
 
 
 def _chosen(path: Path, topic: str | None, images: Collection[str]) -> str:

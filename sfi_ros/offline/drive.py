@@ -18,7 +18,6 @@ from sfi_ros.frames.names import printable
 from sfi_ros.frames.sources import SYNTHETIC, UNSEEN_SEED
 from sfi_ros.frames.stamps import nanoseconds
 from sfi_ros.frames.synthetic_street import street_frame
-from sfi_ros.geometry.calibration import Calibration
 from sfi_ros.geometry.motion import PlanarPose, Track
 from sfi_ros.offline.layouts import LayoutOptions
 from sfi_ros.offline.run import SYNTHETIC_FRAMES
@@ -126,9 +125,8 @@ class _RecordedFrames:
         self.frame_id = "odom"
         self._track = self._read_track()
         self._told = self._track.noisy(*options.noise, seed=options.seed)
-        message = self._images.calibration()
-        self._calibration = None if message is None else Calibration.from_message(message)
-        layout.require_camera(calibrated=message is not None)
+        self._calibration = self._images.calibration()
+        layout.require_camera(calibrated=self._calibration is not None)
 
     def __iter__(self) -> Iterator[Frame | Unreadable]:
         last: PlanarPose | None = None

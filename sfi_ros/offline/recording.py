@@ -13,7 +13,7 @@ import numpy as np
 
 from sfi_ros.errors import ImageError
 from sfi_ros.frames.bag_storage import Bag, BagError, opened, storage_files
-from sfi_ros.frames.bags import COMPRESSED, IMAGE, INFO, as_ros2, decode, info_topic
+from sfi_ros.frames.bags import COMPRESSED, IMAGE, INFO, decode, info_topic
 from sfi_ros.frames.encodings import warn_of_depth
 from sfi_ros.frames.frame import Unreadable
 from sfi_ros.frames.limits import MAX_SIGNIFICANT_BITS
@@ -180,7 +180,7 @@ def _calibration(header: Any, infos: Iterable[_Message]) -> Calibration | Calibr
     try:
         contents = [info.content for info in infos]
         same = [content for content in contents if content.header.stamp == header.stamp]
-        return Calibration.from_message(as_ros2((same or contents)[-1])) if contents else None
+        return Calibration.from_message((same or contents)[-1]) if contents else None
     except ImageError as error:
         return CalibrationError(str(error))
     except CalibrationError as error:

@@ -21,7 +21,6 @@ from sfi_ros.frames.sources import (
     Unreadable,
     open_source,
 )
-from sfi_ros.geometry.calibration import Calibration
 from sfi_ros.inference import InferenceEngine, Scene
 from sfi_ros.inference.scene import Timing
 from sfi_ros.offline.layouts import LayoutOptions
@@ -111,8 +110,8 @@ class Run(Task):
         layout = self.layout
         if layout is not None:
             knows = isinstance(source, SyntheticSource)
-            if layout.calibration is None and isinstance(source, BagSource) and (recorded := source.calibration()):
-                layout = replace(layout, calibration=Calibration.from_message(recorded))
+            if layout.calibration is None and isinstance(source, BagSource):
+                layout = replace(layout, calibration=source.calibration())
             layout.require_camera(calibrated=knows, posed=knows)
         return source, layout
 

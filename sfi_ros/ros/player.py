@@ -204,11 +204,8 @@ class CameraPlayer(Node):
 
     def _recorded_calibration(self, bag: BagSource) -> Calibration | None:
         """Return the bag's. Where the one that was recorded cannot be used, none is made up: the camera had none."""
-        recorded = bag.calibration()
-        if recorded is None:
-            return None
         try:
-            return Calibration.from_message(recorded)
+            return bag.calibration()
         except CalibrationError as error:
             self._uncalibrated = True
             self.get_logger().warning(
