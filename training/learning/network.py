@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import torch
 from torch import Tensor, nn
 
 from sfi_ros.network import checkpoint, zoo
+from sfi_ros.network.options import NetworkOptions
 from sfi_ros.network.outputs import SceneLogits
 from sfi_ros.network.preprocessing import normalization
 from sfi_ros.network.scene_network import SceneNetwork
 from training.configuration import NetworkConfig
 from training.learning.depthwise import quick_depthwise
 
-_OPTIONS = ("mpi_position", "fill", "boundary", "mask_source", "foreground_classes")
+_OPTIONS = tuple(field.name for field in fields(NetworkOptions))
 
 
 class TrainedNetwork(nn.Module):
