@@ -31,5 +31,8 @@ class CameraNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> SceneLogits:
         """(N, 3, h, w) RGB of range 0..255, bytes or floating point -> logits of size (h, w)."""
-        normalized = torch.addcmul(self.shift, images.float(), self.scale).to(self.dtype)
+        # As wide as the images: with one number for each channel, PyTorch's loop is over three numbers.
+        row = (*self.scale.shape[:3], images.shape[3])
+        scale, shift = (v.expand(row).contiguous(memory_format=torch.channels_last) for v in (self.scale, self.shift))
+        normalized = torch.addcmul(shift, images.float(), scale).to(self.dtype)
         return self.network(normalized.contiguous(memory_format=torch.channels_last))
