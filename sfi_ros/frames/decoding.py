@@ -10,14 +10,14 @@ right.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final, Protocol, TypeAlias
+from typing import Final, TypeAlias
 
 import cv2
 import numpy as np
 
 from sfi_ros.errors import ImageError
 from sfi_ros.frames.formats import bmp, jpeg, netpbm, png, tiff, webp
+from sfi_ros.frames.formats.image_file import ImageFile
 from sfi_ros.frames.limits import MAX_MEGAPIXELS, MAX_SIGNIFICANT_BITS, check_size
 
 Buffer: TypeAlias = "bytes | bytearray | memoryview | np.ndarray"
@@ -25,33 +25,12 @@ Buffer: TypeAlias = "bytes | bytearray | memoryview | np.ndarray"
 ACCEPTED: Final = "PNG, JPEG, BMP, TIFF, WebP and PGM/PPM"
 
 _DEEP: Final = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
+_FORMATS: Final = (png, jpeg, webp, bmp, tiff, netpbm)
 _GIT_LFS: Final = b"version https://git-lfs.github.com/spec/"
 
 
 class NotLabelsError(ImageError):
     """An image in good order that does not hold label ids."""
-
-
-class Checked(Protocol):
-    """An image file whose structure is in order; what each module of `formats` returns.
-
-    Attributes:
-        kind: name of the format.
-        width, height: in pixels, from the header.
-    """
-
-    kind: str
-    width: int
-    height: int
-
-    def decode(self, flags: int) -> np.ndarray | None:
-        """Decode with OpenCV's flags; (H, W) or (H, W, 3) uint8, None where OpenCV cannot."""
-        ...
-
-
-_FORMATS: Final[tuple[tuple[Callable[[bytes], bool], Callable[[bytes], Checked]], ...]] = tuple(
-    (module.recognises, module.check) for module in (png, jpeg, webp, bmp, tiff, netpbm)
-)
 
 
 def decode_photo(
@@ -135,11 +114,11 @@ def is_git_lfs_pointer(data: bytes) -> bool:
     return data.startswith(_GIT_LFS)
 
 
-def _checked(data: Buffer, max_megapixels: float) -> Checked:
+def _checked(data: Buffer, max_megapixels: float) -> ImageFile:
     data = bytes(data)
-    for recognises, check in _FORMATS:
-        if recognises(data):
-            image = check(data)
+    for kind in _FORMATS:
+        if kind.recognises(data):
+            image: ImageFile = kind.check(data)
             check_size(image.width, image.height, _named(image), max_megapixels)
             return image
     if not data:
@@ -149,7 +128,7 @@ def _checked(data: Buffer, max_megapixels: float) -> Checked:
     raise ImageError(f"it starts with {data[:4].hex(' ')}, which is no image format; accepted are {ACCEPTED}")
 
 
-def _decoded(image: Checked, flags: int) -> np.ndarray:
+def _decoded(image: ImageFile, flags: int) -> np.ndarray:
     try:
         pixels = image.decode(flags)
     except cv2.error as error:
@@ -162,5 +141,5 @@ def _decoded(image: Checked, flags: int) -> np.ndarray:
     return pixels
 
 
-def _named(image: Checked) -> str:
+def _named(image: ImageFile) -> str:
     return f"{image.kind} of {image.width}x{image.height}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 
 from sfi_ros.errors import ImageError
-from sfi_ros.frames.formats.opencv import OpenCvFile
+from sfi_ros.frames.formats.image_file import ImageFile
 
 _RGB, _BIT_FIELDS = 0, 3
 
@@ -18,7 +18,7 @@ def recognises(data: bytes) -> bool:
     return data[:2] == b"BM"
 
 
-def check(data: bytes) -> OpenCvFile:
+def check(data: bytes) -> ImageFile:
     """Check the header of a BMP.
 
     Raises:
@@ -35,4 +35,4 @@ def check(data: bytes) -> OpenCvFile:
     needed = pixels_at + (width * bits + 31) // 32 * 4 * height
     if needed > len(data):
         raise ImageError(f"BMP of {len(data)} bytes is truncated: {width}x{height} pixels need {needed}")
-    return OpenCvFile("BMP", width, height, data)
+    return ImageFile("BMP", width, height, data)

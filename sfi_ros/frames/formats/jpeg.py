@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from sfi_ros.errors import ImageError
-from sfi_ros.frames.formats.opencv import OpenCvFile
+from sfi_ros.frames.formats.image_file import ImageFile
 
 _SOI, _EOI, _SOS, _TEM = 0xD8, 0xD9, 0xDA, 0x01
 _RESTARTS: Final = range(0xD0, 0xD8)
@@ -27,7 +27,7 @@ _MORE_DATA: Final = bytes(range(255))  # for a scan: no marker, and whatever cod
 
 
 @dataclass(frozen=True)
-class Jpeg(OpenCvFile):
+class Jpeg(ImageFile):
     """A JPEG with an end-of-image marker.
 
     Attributes:
@@ -46,7 +46,7 @@ class Jpeg(OpenCvFile):
         pixels = super().decode(flags)
         if pixels is not None and _has_grey_corner(pixels):
             longer = replace(self, data=self.data[: self.end] + _MORE_DATA + self.data[self.end :])
-            again = OpenCvFile.decode(longer, flags)
+            again = ImageFile.decode(longer, flags)
             if again is None or not np.array_equal(pixels, again):  # more is read only where something is missing
                 raise ImageError(f"JPEG of {self.width}x{self.height} is damaged: its pixels end before the image does")
         return pixels

@@ -13,28 +13,22 @@ import cv2
 import numpy as np
 
 from sfi_ros.errors import ImageError
+from sfi_ros.frames.formats.image_file import ImageFile
 
 _SPACE: Final = rb"(?:\s|#[^\r\n]*[\r\n])+"  # and comments
 _HEADER: Final = re.compile(rb"P[2356]%b(\d{1,9})%b(\d{1,9})%b(\d{1,5})\s" % (_SPACE, _SPACE, _SPACE))
 
 
 @dataclass(frozen=True)
-class Netpbm:
-    """A PGM or PPM; see `decoding.Checked`.
+class Netpbm(ImageFile):
+    """A PGM or PPM, whose `data` are the numbers behind its header.
 
     Attributes:
-        kind: PGM or PPM.
-        width, height: in pixels.
         largest: value that means white, 1 to 65535.
-        values: the numbers as they stand in the file.
-        is_text: they are decimal numbers, not bytes.
+        is_text: the numbers are decimal ones, not bytes.
     """
 
-    kind: str
-    width: int
-    height: int
     largest: int
-    values: bytes
     is_text: bool
 
     def decode(self, flags: int) -> np.ndarray:
@@ -56,12 +50,12 @@ class Netpbm:
     def _numbers(self, count: int) -> np.ndarray:
         """(count,) uint16 or uint8, none above `largest`."""
         if self.is_text:
-            if not re.fullmatch(rb"[\d\s]*", self.values):
+            if not re.fullmatch(rb"[\d\s]*", self.data):
                 raise ImageError(f"{self.kind} is damaged: not only numbers behind its header")
-            numbers = np.fromstring(self.values, np.int32, sep=" ")[:count] if self.values.strip() else np.empty(0, int)
+            numbers = np.fromstring(self.data, np.int32, sep=" ")[:count] if self.data.strip() else np.empty(0, int)
         else:
             dtype = np.dtype(np.uint8 if self.largest < 256 else ">u2")
-            numbers = np.frombuffer(self.values, dtype, min(count, len(self.values) // dtype.itemsize))
+            numbers = np.frombuffer(self.data, dtype, min(count, len(self.data) // dtype.itemsize))
         if len(numbers) < count:
             raise ImageError(f"{self.kind} is truncated: it has {len(numbers)} of {count} numbers")
         if numbers.max(initial=0) > self.largest or numbers.min(initial=0) < 0:
@@ -87,4 +81,4 @@ def check(data: bytes) -> Netpbm:
     if not 1 <= largest <= 65535:
         raise ImageError(f"PGM or PPM is damaged: its largest value is {largest}")
     kind = "PPM" if data[1:2] in b"36" else "PGM"
-    return Netpbm(kind, width, height, largest, data[header.end() :], data[1:2] in b"23")
+    return Netpbm(kind, width, height, data[header.end() :], largest, data[1:2] in b"23")

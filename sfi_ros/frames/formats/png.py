@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from sfi_ros.errors import ImageError
-from sfi_ros.frames.formats.opencv import OpenCvFile
+from sfi_ros.frames.formats.image_file import ImageFile
 
 SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 
@@ -26,7 +26,7 @@ _DECODED: Final = (b"IHDR", b"PLTE", b"eXIf", b"IDAT", b"IEND")
 
 
 @dataclass(frozen=True)
-class Png(OpenCvFile):
+class Png(ImageFile):
     """A PNG.
 
     Attributes:

@@ -10,14 +10,14 @@ import cv2
 import numpy as np
 
 from sfi_ros.errors import ImageError
-from sfi_ros.frames.formats.opencv import OpenCvFile
+from sfi_ros.frames.formats.image_file import ImageFile
 
 if TYPE_CHECKING:
     from PIL.TiffImagePlugin import TiffImageFile
 
 
 @dataclass(frozen=True)
-class Tiff(OpenCvFile):
+class Tiff(ImageFile):
     """A TIFF whose header Pillow has read.
 
     Attributes:

@@ -6,7 +6,7 @@ Pillow would not do: it allocates all pixels before it tells how many there are.
 from __future__ import annotations
 
 from sfi_ros.errors import ImageError
-from sfi_ros.frames.formats.opencv import OpenCvFile
+from sfi_ros.frames.formats.image_file import ImageFile
 
 _ANIMATION = 0x02
 _LARGEST = 0x3FFF
@@ -17,7 +17,7 @@ def recognises(data: bytes) -> bool:
     return data[:4] == b"RIFF" and data[8:12] == b"WEBP"
 
 
-def check(data: bytes) -> OpenCvFile:
+def check(data: bytes) -> ImageFile:
     """Read the first chunk of a WebP.
 
     Raises:
@@ -37,7 +37,7 @@ def check(data: bytes) -> OpenCvFile:
         size = (bits & _LARGEST) + 1, (bits >> 14 & _LARGEST) + 1
     else:
         raise ImageError("WebP is damaged: no frame header")
-    return OpenCvFile("WebP", *size, data[:announced])
+    return ImageFile("WebP", *size, data[:announced])
 
 
 def _unsigned(content: bytes) -> int:
