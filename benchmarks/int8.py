@@ -2,10 +2,13 @@
 
     .venv/bin/python benchmarks/int8.py --images ../shared/data/cityscapes_512_aachen/leftImg8bit/train/aachen
     .venv/bin/python benchmarks/accuracy.py out/int8/float-14.onnx --dataset cityscapes --root path/to/cityscapes
+    ONEDNN_MAX_CPU_ISA=AVX2 .venv/bin/python benchmarks/int8.py --runtime openvino      # pip install openvino
 
 Static quantisation by ONNX Runtime: per channel, as QDQ nodes, ranges from a few frames. Inpainting and the last layers
 stay float, and so do the first `--float-layers` convolutions, which are narrow and need it most. The engine does not
 make such files; it runs them as any other exported file, and so does `benchmarks/accuracy.py`.
+
+ONNX Runtime takes what the processor has. OpenVINO computes by oneDNN, which can be told to use AVX2 only.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import logging
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +40,9 @@ KINDS = ("Conv", "Clip", "Relu", "Add")
 
 CALIBRATION, FRAMES = 16, 4  # frames that set the ranges, and others that are timed and compared
 
+Network = Callable[[np.ndarray], Sequence[np.ndarray]]
+"""(1, 3, h, w) uint8 RGB -> logits of foreground and background."""
+
 COLUMNS = (
     tables.Column("file", "file", identity=True),
     tables.Column("mb", "MB", ".1f"),
@@ -46,7 +52,7 @@ COLUMNS = (
     tables.Column("mask_iou", "mask IoU", ".4f"),
 )
 NOTES = (
-    "CPU ms: of one thread, median, all files in turn. equal classes, mask IoU: against float32, on frames that set no "
+    "CPU ms: of one thread, median, all files in turn. Equal classes, mask IoU: against float32, on frames that set no "
     "ranges.",
 )
 
@@ -104,19 +110,43 @@ def _planes(frame: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(frame.transpose(2, 0, 1)[None])
 
 
-def compare(paths: Sequence[Path], frames: Sequence[np.ndarray], rounds: int) -> list[tables.Row]:
+def by_onnxruntime(path: Path) -> Network:
+    """Return an exported network, run by ONNX Runtime in one thread."""
+    return OnnxNetwork(path, device="cpu", threads=1)
+
+
+def by_openvino(path: Path) -> Network:
+    """Return the same, run by OpenVINO."""
+    import openvino
+
+    exact = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}  # not bfloat16
+    compiled = openvino.Core().compile_model(path, "CPU", exact)
+
+    def run(planes: np.ndarray) -> list[np.ndarray]:
+        answer = compiled(planes)
+        return [answer[name] for name in ("foreground", "background")]
+
+    return run
+
+
+RUNTIMES: dict[str, Callable[[Path], Network]] = {"onnxruntime": by_onnxruntime, "openvino": by_openvino}
+
+
+def compare(
+    paths: Sequence[Path], load: Callable[[Path], Network], frames: Sequence[np.ndarray], rounds: int
+) -> list[tables.Row]:
     """Time files in turn and compare what they say; the first is what others are compared with."""
-    networks = [OnnxNetwork(path, device="cpu", threads=1) for path in paths]
+    networks = [load(path) for path in paths]
     times: list[list[float]] = [[] for _ in paths]
     answers: list[list[tuple[np.ndarray, np.ndarray]]] = []
     for number in range(rounds + 1):
         for frame in frames:
             answers.append([])
             for network, taken in zip(networks, times, strict=True):
-                began = time.thread_time()
-                foreground, background = network(_planes(frame))
+                began = time.process_time()
+                foreground, background, *_ = network(_planes(frame))
                 if number:  # the first round warms up
-                    taken.append(1e3 * (time.thread_time() - began))
+                    taken.append(1e3 * (time.process_time() - began))
                 answers[-1].append((foreground > 0, background.argmax(1)))
     rows = []
     for place, (path, taken) in enumerate(zip(paths, times, strict=True)):
@@ -144,6 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--size", type=lambda text: tables.sizes(text)[0], default=(512, 256), help="WxH of the network"
     )
     parser.add_argument("--float-layers", type=lambda text: [int(part) for part in text.split(",")], default=[0, 14])
+    parser.add_argument("--runtime", choices=RUNTIMES, default="onnxruntime", help="default: %(default)s")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--output", type=Path, default=Path("out/int8"), help="folder for the files")
     tables.add_options(parser)
@@ -162,8 +193,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for layers in options.float_layers:
         paths.append(options.output / f"float-{layers}.onnx")
         quantized(source, paths[-1], frames[FRAMES:], layers)
-    table = tables.Table("int8", f"int8 at {width}x{height}, float in the first layers", COLUMNS, notes=NOTES)
-    table.rows += compare(paths, frames[:FRAMES], options.rounds)
+    table = tables.Table(
+        "int8", f"int8 by {options.runtime} at {width}x{height}, float in the first layers", COLUMNS, notes=NOTES
+    )
+    table.rows += compare(paths, RUNTIMES[options.runtime], frames[:FRAMES], options.rounds)
     tables.report(options, table)
 
 
