@@ -198,8 +198,9 @@ def _places(batch: Sequence[np.ndarray], images: Sequence[np.ndarray]) -> list[i
 
 
 def _equal(got: Scene, want: Scene) -> float:
-    """Return the smaller share of equal pixels, of mask and classes."""
-    return min(float((got.foreground == want.foreground).mean()), float((got.background == want.background).mean()))
+    """Return the smallest share of equal pixels, of mask, classes and, where they are told, kinds of objects."""
+    names = ("foreground", "background", *(() if want.kinds is None else ("foreground_classes",)))
+    return min(float((getattr(got, name) == getattr(want, name)).mean()) for name in names)
 
 
 def _short(dtype: torch.dtype) -> str:

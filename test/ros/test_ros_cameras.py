@@ -16,6 +16,7 @@ from sfi_ros.frames.encodings import view
 from sfi_ros.geometry.calibration import Calibration, camera_matrix
 from sfi_ros.inference import InferenceEngine
 from sfi_ros.inference.backends import open_model
+from sfi_ros.network.metadata import Metadata
 from sfi_ros.ros.camera import Arrival
 from sfi_ros.ros.camera_info import camera_info_message
 from sfi_ros.ros.channel import Channel
@@ -23,6 +24,7 @@ from sfi_ros.ros.image_messages import image_message
 from sfi_ros.ros.layouts import Layouts, grid_of
 from sfi_ros.ros.mailbox import Mailboxes
 from sfi_ros.ros.parameters import Parameters
+from sfi_ros.ros.results import Results
 from sfi_ros.ros.worker import Worker
 from sfi_ros.synthetic import SyntheticStreet
 
@@ -255,6 +257,22 @@ def work(weights):
         return engine.calls, channels
 
     yield run
+    node.destroy_node()
+    rclpy.shutdown(context=context)
+
+
+@pytest.mark.parametrize("foreground_classes", [1, 3])
+def test_kinds_of_objects_have_topics_where_the_weights_tell_them(foreground_classes):
+    context = rclpy.Context()
+    rclpy.init(args=[], context=context)
+    node = rclpy.create_node("n", context=context)
+    said = []
+    node.get_logger().info = said.append
+    Results(node, Metadata("some network", {"foreground_classes": foreground_classes}), "some.onnx", "~/front")
+    topics = {name for name, _ in node.get_topic_names_and_types()}
+    assert ("/n/front/foreground_classes" in topics) == (foreground_classes == 3)
+    reason = "~/front/foreground_classes is left out: some.onnx tells no kinds of objects"
+    assert (reason in said) == (foreground_classes == 1)
     node.destroy_node()
     rclpy.shutdown(context=context)
 
