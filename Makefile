@@ -14,7 +14,7 @@ UPGRADE ?=
 TESTED := torch,light,ros,training,export,test
 EXTRAS := $(TESTED),fleet,lint
 
-.PHONY: setup demo test test-lowest lint format bench weights constraints clean
+.PHONY: setup demo test test-lowest lint format bench regression weights constraints clean
 
 setup: $(STAMP)
 
@@ -51,6 +51,10 @@ bench: setup
 	$(BIN)/python benchmarks/engine.py --networks fast-mobilenetv2 --cameras 1,2,4 --seconds 2 $(call report,cameras)
 	$(BIN)/python benchmarks/layout.py $(call report,layout)
 	$(BIN)/python benchmarks/training.py $(call report,training)
+
+# Ratios over the released network beside those kept for this kind of processor: a report, never a failure.
+regression: setup
+	-timeout 60 $(BIN)/python benchmarks/regression.py
 
 # The default weights for vehicles without PyTorch, and the hashes of all that ship; to be made again, and committed,
 # whenever a checkpoint changes.

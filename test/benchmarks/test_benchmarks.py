@@ -22,6 +22,7 @@ from benchmarks import (
     footprint,
     machine,
     offline,
+    regression,
     released,
     ros_cameras,
     ros_latency,
@@ -33,7 +34,7 @@ from benchmarks import (
 from sfi_ros.frames.sources import SourceError
 from sfi_ros.inference import InferenceEngine
 from sfi_ros.inference.device import possible_precisions
-from sfi_ros.inference.processor import this_processor
+from sfi_ros.inference.processor import Processor, this_processor
 from sfi_ros.network import checkpoint, zoo
 from sfi_ros.network.preprocessing import normalize
 from sfi_ros.network.scene_network import Fill
@@ -239,6 +240,32 @@ def test_engine_script(small_machine, tmp_path, capsys):
     compared = capsys.readouterr().out
     assert compared.count("1.00x") > 20
     assert "only in" not in compared
+
+
+def test_regression_keeps_ratios_and_compares_with_them(small_machine, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(regression, "REFERENCE", tmp_path)
+    regression.main(["--keep", *TINY, "--precisions", "float32"])
+    kept = tmp_path / f"{regression.kind(this_processor())}.json"
+    (row,) = json.loads(kept.read_text())["tables"][0]["rows"]
+    assert (row["network"], row["precision"]) == ("fast-mobilenetv2", "float32")
+    assert set(row) == {column.key for column in regression.COLUMNS}, "no times, which another machine does not have"
+    table = tables.Table("regression", "", regression.COLUMNS, [row | {"ratio": row["ratio"] / 2}])
+    regression.report(table, kept)
+    assert "0.50x" in capsys.readouterr().out
+    regression.report(table, tmp_path / "absent.json")
+    assert "absent.json does not exist; --keep writes it" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("processor", "kind"),
+    [
+        (Processor("", "AVX512", True, True, True), "avx512_bf16"),
+        (Processor("", "AVX512", True, True, False), "avx512"),
+        (Processor("", "AVX2", True, False, False), "avx2"),
+    ],
+)
+def test_ratios_are_kept_for_each_kind_of_processor(processor, kind):
+    assert regression.kind(processor) == kind
 
 
 def test_cameras(small_machine, tmp_path):
