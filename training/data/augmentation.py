@@ -30,6 +30,7 @@ from torchvision.transforms.v2 import functional as v2
 from sfi_ros.classes import IGNORE
 from training.configuration import AugmentationOptions
 from training.data.jpeg import jpeg
+from training.data.sample import Tensors
 
 _LUMA = np.array([0.299, 0.587, 0.114])
 _PADDING_COLOR = (124, 116, 104)  # the ImageNet mean: zero once it is normalised
@@ -76,7 +77,8 @@ class Draw:
         return self.rows.size, self.columns.size
 
 
-class Operation(NamedTuple):
+@dataclass(frozen=True)
+class Operation(Tensors):
     """A photometric operation on some images of a batch: their numbers, (n, k) parameters, n host numbers."""
 
     images: Tensor
@@ -85,7 +87,7 @@ class Operation(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Draws:
+class Draws(Tensors):
     """`Draw` of every sample of a batch, as tensors, so that they travel to a device together with it.
 
     Attributes:
@@ -117,14 +119,6 @@ class Draws:
                 operations[name] = Operation(torch.tensor(images), torch.from_numpy(np.stack(parameters)), whole)
         axes = torch.tensor([[draw.rows[:4], draw.columns[:4]] for draw in draws], dtype=torch.float32)
         return cls(draws[0].size, axes, torch.tensor([draw.flip for draw in draws]), operations)
-
-    def map(self, function: Callable[[Tensor], Tensor]) -> Draws:
-        """Every tensor replaced by `function` of it."""
-        operations = {
-            name: Operation(function(operation.images), function(operation.parameters), operation.whole)
-            for name, operation in self.operations.items()
-        }
-        return Draws(self.size, function(self.axes), function(self.flip), operations)
 
 
 def augment(

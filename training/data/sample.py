@@ -8,10 +8,14 @@ it, what really lies behind the objects (`true_background`).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @dataclass
@@ -39,8 +43,32 @@ class Sample:
     name: str
 
 
+class Tensors:
+    """A dataclass of tensors, of others of its kind, and of what has no place on a device."""
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Self:
+        """Return the same with every tensor replaced by `function` of it."""
+        return replace(self, **{field.name: _mapped(getattr(self, field.name), function) for field in fields(self)})
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        """Return the same with all tensors on `device`."""
+        return self.map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Self:
+        """Return the same in page-locked memory; `DataLoader(pin_memory=True)` calls this for a GPU."""
+        return self.map(Tensor.pin_memory)
+
+
+def _mapped(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, Tensors):
+        return value.map(function)
+    return {name: _mapped(entry, function) for name, entry in value.items()} if isinstance(value, dict) else value
+
+
 @dataclass
-class Batch:
+class Batch(Tensors):
     """Samples of one size, stacked: as in `Sample`, with a leading dimension N; `names` has N entries.
 
     `true_background` is None only when no sample had one.
@@ -61,25 +89,6 @@ class Batch:
     def truth(self) -> Tensor:
         """(N, H, W) uint8: the best known background, the true one if there is one, else the partial one."""
         return self.partial_background if self.true_background is None else self.true_background
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
-        """Return the batch with all tensors on `device`."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
-
-    def pin_memory(self) -> Batch:
-        """Return the batch in page-locked memory; `DataLoader(pin_memory=True)` calls this."""
-        return self._map(Tensor.pin_memory)
-
-    def _map(self, function: Callable[[Tensor], Tensor]) -> Batch:
-        return Batch(
-            image=function(self.image),
-            foreground=function(self.foreground),
-            kinds=function(self.kinds),
-            partial_background=function(self.partial_background),
-            true_background=None if self.true_background is None else function(self.true_background),
-            categories=function(self.categories),
-            names=self.names,
-        )
 
 
 def collate(samples: Sequence[Sample]) -> Batch:

@@ -11,7 +11,6 @@ a time: `training.data.loaders` is where a batch reaches the device.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -26,7 +25,7 @@ from training.data.augmentation import Draw, Draws, augment_batch, augment_sampl
 from training.data.cache import SampleMemory
 from training.data.fake_masks import fake_mask
 from training.data.pasted_occluders import PastedOccluders
-from training.data.sample import Sample
+from training.data.sample import Sample, Tensors
 from training.data.sources import training_source
 
 _AUGMENTATION, _FAKE_MASK, _ORDER = range(3)
@@ -34,7 +33,7 @@ _AUGMENTATION, _FAKE_MASK, _ORDER = range(3)
 
 
 @dataclass(frozen=True)
-class TrainingExample:
+class TrainingExample(Tensors):
     """One sample of a training batch, or, with a leading dimension N, the batch itself.
 
     Attributes:
@@ -54,26 +53,6 @@ class TrainingExample:
     fake_foreground: Tensor | None
     names: list[str]
     drawn: Draw | Draws | None = None
-
-    def map(self, function: Callable[[Tensor], Tensor]) -> TrainingExample:
-        """Return a batch with every tensor replaced by `function` of it."""
-        return replace(
-            self,
-            image=function(self.image),
-            foreground=function(self.foreground),
-            kinds=function(self.kinds),
-            background=function(self.background),
-            fake_foreground=None if self.fake_foreground is None else function(self.fake_foreground),
-            drawn=self.drawn.map(function) if isinstance(self.drawn, Draws) else self.drawn,
-        )
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> TrainingExample:
-        """Return the batch on `device`."""
-        return self.map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
-
-    def pin_memory(self) -> TrainingExample:
-        """Return the batch in page-locked memory; the data loader calls this for a GPU."""
-        return self.map(Tensor.pin_memory)
 
     def augmented(self) -> TrainingExample:
         """Return the sample or batch, augmented as drawn."""
