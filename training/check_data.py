@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from sfi_ros.classes import BACKGROUND_CLASSES, IGNORE
+from sfi_ros.classes import BACKGROUND_CLASSES, FOREGROUND_CLASSES, IGNORE
 from training.data.datasets import DATASET_NAMES, DatasetError, open_dataset
 from training.data.label_check import label_problem
 from training.data.sample import Sample
@@ -46,6 +46,7 @@ class CheckReport:
         images_with: number of images in which each of these occurs.
         categories: share of all pixels by object category.
         truth_behind: share of the foreground pixels behind which the true background is known.
+        kinds: share of the foreground pixels by kind of object; what is left is of unknown kind.
         sizes: number of images by (height, width) at network resolution.
     """
 
@@ -56,6 +57,7 @@ class CheckReport:
     images_with: dict[str, int] = field(default_factory=dict)
     categories: dict[str, float] = field(default_factory=dict)
     truth_behind: float = 0.0
+    kinds: dict[str, float] = field(default_factory=dict)
     sizes: dict[tuple[int, int], int] = field(default_factory=dict)
 
     @property
@@ -75,6 +77,8 @@ class CheckReport:
         sizes = ", ".join(f"{w}x{h} ({count})" for (h, w), count in sorted(self.sizes.items()))
         console.print(f"sizes at network resolution, width x height (images): {sizes or 'none'}")
         console.print(f"true background known behind {self.truth_behind:.1%} of the foreground")
+        kinds = ", ".join(f"{name} {share:.1%}" for name, share in self.kinds.items())
+        console.print(f"kinds of objects known of {sum(self.kinds.values()):.1%} of the foreground: {kinds}")
         for warning in self.warnings:
             console.print(f"[yellow]warning:[/] {escape(warning)}", highlight=False)
         for problem in self.problems[:20]:
@@ -101,7 +105,7 @@ def check_dataset(dataset: Dataset[Sample], workers: int | None = None, quiet: b
     report = CheckReport()
     pixels = torch.zeros(len(SHARE_NAMES), dtype=torch.long)
     images_with = torch.zeros_like(pixels)
-    categories, known = torch.zeros(256, dtype=torch.long), 0
+    categories, kinds, known = torch.zeros(256, dtype=torch.long), torch.zeros(256, dtype=torch.long), 0
     sizes: Counter[tuple[int, int]] = Counter()
     for found in track(loader, "checking", total=len(dataset), disable=quiet):
         report.images += 1
@@ -111,6 +115,7 @@ def check_dataset(dataset: Dataset[Sample], workers: int | None = None, quiet: b
         pixels += found.pixels
         images_with += found.pixels > 0
         categories += found.categories
+        kinds += found.kinds
         known += found.truth_behind
         sizes[found.size] += 1
     total = max(int(pixels.sum()), 1)
@@ -118,7 +123,9 @@ def check_dataset(dataset: Dataset[Sample], workers: int | None = None, quiet: b
     report.images_with = dict(zip(SHARE_NAMES, images_with.tolist(), strict=True))
     names = getattr(dataset, "category_names", {})
     report.categories = {name: int(categories[label_id]) / total for label_id, name in names.items()}
-    report.truth_behind = known / max(int(pixels[SHARE_NAMES.index("foreground")]), 1)
+    foreground = max(int(pixels[SHARE_NAMES.index("foreground")]), 1)
+    report.truth_behind = known / foreground
+    report.kinds = {name: int(count) / foreground for name, count in zip(FOREGROUND_CLASSES, kinds, strict=False)}
     report.sizes = dict(sizes)
     report.warnings = _warnings(report)
     return report
@@ -144,6 +151,7 @@ def _warnings(report: CheckReport) -> list[str]:
 class _Finding:
     pixels: Tensor  # by SHARE_NAMES
     categories: Tensor  # (256,)
+    kinds: Tensor  # (256,)
     truth_behind: int
     size: tuple[int, int]
 
@@ -173,6 +181,7 @@ class _Probe(Dataset):
         return _Finding(
             pixels=torch.stack([*classes[: len(BACKGROUND_CLASSES)], foreground.sum(), unlabeled]),
             categories=torch.bincount(sample.categories.flatten().int(), minlength=256),
+            kinds=torch.bincount(sample.kinds.flatten().int(), minlength=256),
             truth_behind=known,
             size=tuple(sample.image.shape[-2:]),
         )

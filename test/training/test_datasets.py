@@ -492,6 +492,7 @@ def test_check_counts_classes_and_collects_every_problem(tmp_path: Path, workers
     assert report.images_with["road"] == 2
     assert report.categories["car"] == pytest.approx(0.125)
     assert report.truth_behind == 0
+    assert report.kinds == pytest.approx({"person": 1 / 3, "two-wheeler": 1 / 3, "vehicle": 1 / 3})
     assert report.sizes == {(HEIGHT, 2 * HEIGHT): 2}
 
 
