@@ -82,7 +82,7 @@ def probabilities_of(foreground: np.ndarray, *others: np.ndarray) -> np.ndarray:
         being person, two-wheeler, vehicle.
     """
     n, _, height, width = foreground.shape
-    probabilities = np.empty((n, 1 + 3 * len(others), height, width), np.float32)
+    probabilities = _memory.take((n, 1 + 3 * len(others), height, width), np.float32)
     with np.errstate(over="ignore"):  # exp(-x) of a far negative x is infinite, and the probability 0
         probabilities[:, :1] = 1 / (1 + np.exp(-foreground))
     for number, logits in enumerate(others):

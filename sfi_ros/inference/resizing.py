@@ -35,7 +35,7 @@ def resize_by_numpy(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     if image.shape[1] != width:
         columns = _memory.take((image.shape[1], image.shape[0], 3))
         cv2.transpose(image, dst=columns)
-        image = cv2.transpose(_resized_rows(columns, width))
+        image = cv2.transpose(_resized_rows(columns, width), dst=_memory.take((image.shape[0], width, 3)))
     return image if image.shape[0] == height else _resized_rows(image, height)
 
 
@@ -50,7 +50,9 @@ def _resized_rows(image: np.ndarray, count: int) -> np.ndarray:
             needed = rows[product.begin : product.end, part].astype(np.float32)
             np.matmul(product.weights, needed, out=sums[product.first : product.first + len(product.weights), part])
     sums += 0.5
-    return sums.astype(np.uint8).reshape(count, *image.shape[1:])
+    resized = _memory.take((count, *image.shape[1:]))
+    np.copyto(resized.reshape(sums.shape), sums, casting="unsafe")
+    return resized
 
 
 @dataclass(frozen=True)
