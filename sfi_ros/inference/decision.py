@@ -67,7 +67,8 @@ def kinds_on_host(probabilities: np.ndarray) -> np.ndarray | None:
     if len(probabilities) == 4:
         return None
     person, two_wheeler, vehicle = probabilities[4:]
-    return np.where(vehicle > np.maximum(person, two_wheeler), np.uint8(2), (two_wheeler > person).view(np.uint8))
+    is_vehicle = (vehicle > np.maximum(person, two_wheeler)).view(np.uint8)
+    return np.maximum((two_wheeler > person).view(np.uint8), is_vehicle << 1)
 
 
 def probabilities_of(foreground: np.ndarray, *others: np.ndarray) -> np.ndarray:
