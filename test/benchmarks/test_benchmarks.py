@@ -20,6 +20,7 @@ from benchmarks import (
     engine,
     flops,
     footprint,
+    layers,
     machine,
     offline,
     regression,
@@ -208,6 +209,18 @@ def test_flops_script(small_machine, tmp_path, capsys):
     assert [row["network"] for row in rows] == list(zoo.NAMES)
     assert all(row["layers_ms_float32"] >= row["floor_ms_float32"] > 0 for row in rows)
     assert "fast-mobilenetv2" in capsys.readouterr().out
+
+
+def test_layers_script(small_machine, tmp_path):
+    threads = torch.get_num_threads()
+    layers.main(["--size", "64x32", "--passes", "2", "--json", str(tmp_path / "layers.json")])
+    torch.set_num_threads(threads)
+    *convolutions, rest, everything = json.loads((tmp_path / "layers.json").read_text())["tables"][1]["rows"]
+    assert "network.decoder.fuse.0" in {row["layer"] for row in convolutions}
+    assert all(row["ms"] > 0 and row["gflops"] > 0 for row in convolutions)
+    assert sum(row["ms"] for row in (*convolutions, rest)) == pytest.approx(everything["ms"])
+    flop = sum(row["flop"] for row in convolutions)
+    assert flop == pytest.approx(flops.cost("fast-mobilenetv2", 32, 64).flop, rel=1e-6)
 
 
 # --- engine ----------------------------------------------------------------------------------------------------------
