@@ -208,8 +208,6 @@ class LossOptions:
         doubtful_border: leave unlabeled pixels this close to foreground out of the foreground loss, in pixels. 0
             leaves nothing out.
         kind_weight: factor of the term that tells kinds of objects apart, in networks that do.
-        kind_border: leave pixels this close to another kind, or to no object, out of that term, in pixels. 0 leaves
-            nothing out.
     """
 
     class_weights: tuple[float, float, float] | None = PAPER_CLASS_WEIGHTS
@@ -221,7 +219,6 @@ class LossOptions:
     hard_fraction: float = 1.0
     doubtful_border: int = 0
     kind_weight: float = 1.0
-    kind_border: int = 0
 
 
 @dataclass(frozen=True)

@@ -143,20 +143,6 @@ def test_kinds_of_objects_are_told_apart_where_they_are_known_and_nothing_else_l
 # --- options ---------------------------------------------------------------------------------------------------------
 
 
-def test_kinds_count_where_the_label_is_clear_of_its_border() -> None:
-    kinds = torch.full((1, 9, 12), 255, dtype=torch.uint8)
-    kinds[0, 2:8, 1:11] = 2
-    kinds[0, 2:8, 6:11] = 0  # a person touches a vehicle
-    kinds[0, 2:8, 10] = 1  # and has a thin seam
-    expected = torch.full_like(kinds, 255)
-    expected[0, 3:7, 2:5] = 2
-    expected[0, 3:7, 7:9] = 0
-    options = LossOptions(kind_border=1)
-    foreground = (kinds != 255).byte()
-    assert torch.equal(supervision(foreground, foreground, None, options, kinds).kinds, expected)
-    assert torch.equal(supervision(foreground, foreground, None, LossOptions(), kinds).kinds, kinds)
-
-
 def test_hidden_pixels_count_more_under_objects_and_fake_masks() -> None:
     foreground, background = targets()
     background[0, 0] = torch.where(foreground[0, 0] == 1, 1, background[0, 0])  # truth behind some object

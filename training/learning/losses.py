@@ -72,7 +72,7 @@ def supervision(
         foreground: (N, H, W) uint8 0/1, 255 where unknown.
         background: (N, H, W) uint8 in {0, 1, 2, 255}.
         fake_foreground: (N, 1, H, W) bool, the fake masks; None without.
-        options: `class_weights`, `hidden_weight`, `doubtful_border` and `kind_border` are used.
+        options: `class_weights`, `hidden_weight` and `doubtful_border` are used.
         kinds: (N, H, W) uint8 in {0, 1, 2, 255}; None where none is known.
     """
     known = background != IGNORE
@@ -84,7 +84,7 @@ def supervision(
             hidden = hidden | fake_foreground[:, 0]
         weight = torch.where(hidden, weight * options.hidden_weight, weight)
     foreground = without_doubtful_border(foreground, background, options.doubtful_border)
-    kinds = torch.full_like(foreground, IGNORE) if kinds is None else inner_kinds(kinds, options.kind_border)
+    kinds = torch.full_like(foreground, IGNORE) if kinds is None else kinds
     return Supervision(background, foreground, weight, (foreground != IGNORE).float(), kinds)
 
 
@@ -209,24 +209,6 @@ def without_doubtful_border(foreground: Tensor, background: Tensor, border: int)
     objects = (foreground == 1).float()[:, None]
     near = functional.max_pool2d(objects, 2 * border + 1, stride=1, padding=border)[:, 0] > 0
     return torch.where(near & (foreground == 0) & (background == IGNORE), IGNORE, foreground)
-
-
-def inner_kinds(kinds: Tensor, border: int) -> Tensor:
-    """Return the target of kinds with 255 wherever another value, 255 among them, is near.
-
-    At an object's edge labels are least sure; a rider and a bicycle have many. Where label images went through a lossy
-    format, a thin seam of one kind may run around another.
-
-    Args:
-        kinds: (N, H, W) uint8 in {0, 1, 2, 255}.
-        border: in pixels.
-    """
-    if border == 0:
-        return kinds
-    values, size = kinds.float()[:, None], 2 * border + 1
-    largest = functional.max_pool2d(values, size, stride=1, padding=border)
-    smallest = -functional.max_pool2d(-values, size, stride=1, padding=border)
-    return torch.where((largest == smallest)[:, 0], kinds, IGNORE)
 
 
 @lru_cache
