@@ -35,7 +35,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sfi_ros import __version__
-from sfi_ros.errors import OptionError, SfiError
+from sfi_ros.errors import MissingFileError, OptionError, SfiError
 from sfi_ros.frames.limits import MAX_SIGNIFICANT_BITS
 from sfi_ros.frames.sources import UNSEEN_SEED
 from sfi_ros.geometry.calibration import Calibration
@@ -45,7 +45,7 @@ from sfi_ros.geometry.pose import CameraPose
 from sfi_ros.inference import DefaultWeightsMissing, InferenceEngine
 from sfi_ros.inference.onnx_network import read_exported
 from sfi_ros.inference.threads import available_cores
-from sfi_ros.inference.weights import find_weights, shipped_files
+from sfi_ros.inference.weights import CHECKSUMS, find_weights, shipped_files
 from sfi_ros.offline import fleet
 from sfi_ros.offline.bag import USUAL_OUTPUTS, BagRun
 from sfi_ros.offline.drive import DriveOptions
@@ -574,14 +574,17 @@ def _facts(weights: Path) -> dict[str, Any]:
 
 
 def _weights(arguments: argparse.Namespace, _: StopSignals) -> int:
+    files = shipped_files()
+    if not files:
+        raise MissingFileError(f"the list of the weights that ship is missing: {CHECKSUMS}; install sfi_ros again")
     table = Table("name", "file", "MB", "state")
     states = []
-    for file in shipped_files():
+    for file in files:
         states.append(file.state())
         size = f"{file.path.stat().st_size / 1e6:.1f}" if file.path.is_file() else "-"
         table.add_row(file.name, Text(_printable(str(file.path))), size, states[-1])
     Console().print(table)
-    return 1 if "changed" in states or not states else 0
+    return 1 if "changed" in states else 0
 
 
 def _convert(arguments: argparse.Namespace, _: StopSignals) -> int:

@@ -266,7 +266,7 @@ class _Graph:
             self._download.copy_(self._result, non_blocking=True)
 
     def wait(self) -> np.ndarray:
-        """(N, 4, *size) uint8: the results of what was started last."""
+        """(N, planes, *size) uint8: the results of what was started last."""
         self._stream.synchronize()
         return self._download.numpy()
 

@@ -76,11 +76,11 @@ def find_weights(weights: str | Path | None) -> Path:
     if weights is None:
         return default_weights()
     path = Path(weights)
-    if path.suffix or len(path.parts) != 1 or path.exists():
+    if path.suffix or len(path.parts) != 1 or path.is_file():
         return path
     shipped = {file.path.suffix: file.path for file in shipped_files() if file.name == str(path)}
     if not shipped:
-        names = ", ".join(dict.fromkeys(file.name for file in shipped_files()))
+        names = ", ".join(dict.fromkeys(file.name for file in shipped_files())) or "nothing"
         raise MissingFileError(f"there are no weights {shown(str(path))}: no such file, and what ships is {names}")
     checkpoint, export = shipped.get(".safetensors"), shipped.get(".onnx")
     wanted = export if export and not has_pytorch() else checkpoint or export

@@ -31,6 +31,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from sfi_ros.files import write_json
 from sfi_ros.frames.sources import SYNTHETIC, UNSEEN_SEED, Frame, Source, open_source
 from sfi_ros.frames.synthetic_street import street_frame
+from sfi_ros.inference.weights import find_weights
 from sfi_ros.offline.layouts import LAYOUT, LayoutOptions
 from sfi_ros.offline.recorder import Recorder
 from sfi_ros.offline.run import MADE_BY, start_anew
@@ -77,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="folder for the results")
     parser.add_argument("--limit", type=int, default=0, metavar="N", help="play N frames (default: all)")
     parser.add_argument("--rate", type=float, default=0.0, help="frames per second (default: the source's own)")
-    parser.add_argument("--weights", type=Path, help="checkpoint (.safetensors); default: the one that ships")
+    parser.add_argument("--weights", type=Path, help="checkpoint, exported .onnx, or a name that `sfi weights` lists")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     parser.add_argument("--precision", default="auto", help="auto, float32, float16 or bfloat16 (default: auto)")
     return parser
@@ -307,7 +308,7 @@ def _environment() -> dict[str, str]:
 
 def _node_arguments(arguments: argparse.Namespace) -> list[str]:
     parameters = {
-        "weights": "" if arguments.weights is None else str(arguments.weights.resolve()),
+        "weights": "" if arguments.weights is None else str(find_weights(arguments.weights).resolve()),
         "device": arguments.device,
         "precision": arguments.precision,
         "autostart_retry": 0.0,

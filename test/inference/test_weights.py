@@ -45,6 +45,9 @@ def test_paths_stay_paths(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for path in ("mine.safetensors", "default.onnx", "folder/default"):
         assert str(find_weights(path)) == path
+    (tmp_path / "default").mkdir()
+    assert find_weights("default") == DEFAULT_WEIGHTS, "a folder of this name is none"
+    (tmp_path / "default").rmdir()
     (tmp_path / "default").write_bytes(b"a file of this name")
     assert str(find_weights("default")) == "default"
 
@@ -67,6 +70,13 @@ def test_the_list_shows_what_is_wrong(shipped, capsys, monkeypatch):
     (shipped / "small.safetensors").write_bytes(b"another")
     assert main(["weights"]) == 1
     assert states(capsys.readouterr().out) == {"small": "changed", "large": "missing"}
+
+
+def test_a_missing_list_is_said(shipped, capsys):
+    (shipped / "SHA256SUMS").unlink()
+    assert main(["weights"]) == 1
+    said = capsys.readouterr().err.replace("\n", "")
+    assert "the list of the weights that ship is missing" in said and "SHA256SUMS" in said
 
 
 def states(printed):

@@ -74,6 +74,7 @@ def test_a_folder(tmp_path, weights):
     [
         (("/no/such/source",), "does not exist"),
         (("synthetic", "--weights", "/no/such/weights.safetensors"), "configure failed"),
+        (("synthetic", "--weights", "unknown"), "there are no weights unknown"),
     ],
 )
 def test_what_goes_wrong_is_named(tmp_path, arguments, reason):
