@@ -31,6 +31,8 @@ def test_other_convolutions_and_precisions_are_left_alone() -> None:
     dense, deep = nn.Conv2d(16, 16, 3), nn.Conv2d(16, 16, 3, groups=16, bias=False)
     with torch.autocast("cpu", torch.bfloat16), quick_depthwise(CPU):
         assert dense(features).grad_fn.name() == "ConvolutionBackward0"
+        same = nn.Conv2d(16, 16, 3, padding="same", groups=16, bias=False)
+        assert same(features).shape == features.shape
     with quick_depthwise(CPU):
         assert deep(features).grad_fn.name() == "ConvolutionBackward0"
     with torch.autocast("cpu", torch.bfloat16):

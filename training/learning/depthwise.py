@@ -35,7 +35,7 @@ class _QuickDepthwise(TorchFunctionMode):
         """Replace depthwise convolutions as `torch.nn.Conv2d` calls them, and nothing else."""
         if func is functional.conv2d and len(args) == 7:
             features, weight, bias, stride, padding, dilation, groups = args
-            if groups > 1 and bias is None:
+            if groups > 1 and bias is None and not isinstance(padding, str):  # not "same"
                 halves = features.to(torch.bfloat16), weight.to(torch.bfloat16)
                 return _Depthwise.apply(*halves, list(stride), list(padding), list(dilation), groups)
         return func(*args, **(kwargs or {}))
