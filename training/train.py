@@ -114,6 +114,11 @@ def run(configuration: Configuration, *, resume: str | None = None, overwrite: b
         data = TrainingData(configuration)
         label_warning = _check_labels(configuration, data)
         learner = Learner.build(fabric, configuration)
+        if configuration.run.monitor.startswith("foreground_classes") and not learner.network.options.tells_kinds:
+            raise ConfigurationError(
+                f"run.monitor={configuration.run.monitor}: the network tells no kinds of objects: set "
+                "network.foreground_classes=3, or another run.monitor"
+            )
     except SfiError:
         raise
     except ValueError as error:

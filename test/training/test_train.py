@@ -39,7 +39,7 @@ from training.configuration import (
 from training.data.datasets import DatasetError, Synthetic
 from training.data.loaders import TrainingData
 from training.data.stream import TrainingSet, stack
-from training.learning import devices, loop
+from training.learning import checkpoints, devices, loop
 from training.learning.checkpoints import ScoreLog
 from training.learning.devices import build_fabric
 from training.learning.health import NonFiniteLoss
@@ -329,6 +329,17 @@ def test_another_configuration_is_not_resumed(finished: Path) -> None:
         train.run(configured(finished, "optimizer.head_rate=0.001", "run.log_every=5"), resume="last")
 
 
+def test_settings_that_came_after_a_run_do_not_keep_it_from_being_resumed(finished: Path) -> None:
+    before = state(finished / "last.ckpt")
+    del before["configuration"]["losses"]["kind_weight"], before["configuration"]["network"]["train_only"]
+    checkpoints.require_same_run(before, finished, configured(finished))
+    with pytest.raises(ConfigurationError, match=r"losses\.kind_weight: 1\.0 -> 2\.0"):
+        checkpoints.require_same_run(before, finished, configured(finished, "losses.kind_weight=2"))
+    before["configuration"]["losses"]["gone"] = 1
+    with pytest.raises(ConfigurationError, match=r"losses\.gone: 1 -> None"):
+        checkpoints.require_same_run(before, finished, configured(finished))
+
+
 def test_a_finished_run_is_not_overwritten_by_accident(finished: Path) -> None:
     before = (finished / "last.ckpt").stat().st_mtime_ns
     with pytest.raises(FileExistsError, match=r"--resume last continues it, --overwrite starts anew"):
@@ -572,6 +583,11 @@ def test_a_score_that_turns_out_to_be_unknown_never_chooses_the_first_weights(
 def test_a_misspelt_monitor_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert train.main([*arguments(tmp_path / "run"), "run.monitor=foreground_miou"]) == 2
     assert "unknown run.monitor 'foreground_miou': did you mean 'foreground_region_miou'?" in capsys.readouterr().err
+
+
+def test_a_monitor_that_the_network_does_not_tell_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert train.main([*arguments(tmp_path / "run"), "run.monitor=foreground_classes_miou"]) == 2
+    assert "the network tells no kinds of objects: set network.foreground_classes=3" in capsys.readouterr().err
 
 
 def test_the_names_of_scores_are_those_that_are_measured(finished: Path) -> None:

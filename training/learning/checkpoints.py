@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 import torch
 
 from sfi_ros.network import checkpoint
-from training.configuration import Configuration, ConfigurationError, as_dictionary
+from training.configuration import Configuration, ConfigurationError, as_dictionary, from_dictionary
 from training.learning.network import build_network
 
 LAST, BEST, SCORES, PRODUCT = "last.ckpt", "best.ckpt", "scores.jsonl", "model.safetensors"
@@ -63,9 +63,10 @@ def require_same_run(state: Mapping[str, Any], path: Path, configuration: Config
     Raises:
         ConfigurationError: the message lists the settings.
     """
+    before = _completed(state["configuration"])
     differences = [
         f"{key}: {old} -> {new}"
-        for key, (old, new) in sorted(_differences(state["configuration"], as_dictionary(configuration)).items())
+        for key, (old, new) in sorted(_differences(before, as_dictionary(configuration)).items())
         if not key.startswith(("run.", "output", *_MAY_CHANGE))
     ]
     if differences:
@@ -191,6 +192,14 @@ def _replaced_at_once(path: Path) -> Iterator[BinaryIO]:
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
+
+
+def _completed(configuration: dict[str, Any]) -> dict[str, Any]:
+    """Return a stored configuration with the defaults of settings that came later."""
+    try:
+        return as_dictionary(from_dictionary(configuration))
+    except ConfigurationError:  # it has settings that are no more: they are differences
+        return configuration
 
 
 def _differences(old: Any, new: Any, where: str = "") -> dict[str, tuple[Any, Any]]:
