@@ -223,6 +223,8 @@ def test_weights_learn_kinds_of_objects_and_keep_all_else_to_the_last_bit(finish
     with torch.no_grad():
         one, other = before(image), loaded.network(image)
     assert torch.equal(one.foreground, other.foreground) and torch.equal(one.background, other.background)
+    without = configured(tmp_path / "run", f"network.start_from={product}", "network.foreground_classes=1")
+    assert_equal(dict(build_network(without.network).state_dict()), dict(before.state_dict()))
 
 
 def test_kinds_alone_need_weights_and_a_network_that_tells_them(finished: Path, tmp_path: Path) -> None:
