@@ -161,7 +161,8 @@ class Errors:
         """Yield the rows of `LABELLED`: what is called sidewalk most."""
         said = sum(counts[1] for counts in self.labels.values())
         for label, (pixels, called) in sorted(self.labels.items(), key=lambda item: -item[1][1])[:8]:
-            yield {"set": name, "label": LABELS[label], "said": _share(called, pixels), "share": _share(called, said)}
+            label_name = dict(enumerate(LABELS)).get(label, f"id {label}")
+            yield {"set": name, "label": label_name, "said": _share(called, pixels), "share": _share(called, said)}
 
     def object_rows(self, name: str) -> Iterator[tables.Row]:
         """Yield the rows of `MASKS`."""
@@ -175,7 +176,7 @@ class Errors:
         """Yield the rows of `FALSE_MASKS`: what is taken for an object most."""
         by_name: Counter[str] = Counter()
         for label, pixels in self.false_masks.items():
-            by_name[names.get(label, str(label))] += pixels
+            by_name[names.get(label, f"id {label}")] += pixels
         for label_name, pixels in by_name.most_common(6):
             yield {"set": name, "label": label_name, "share": _share(pixels, by_name.total())}
 
