@@ -452,7 +452,10 @@ def _first_folder(wanted: Table, scale: Scale, extra: Sequence[str], root: Path)
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit status."""
-    options = _parser().parse_intermixed_args(arguments)
+    parser = _parser()
+    options = parser.parse_intermixed_args(arguments)
+    if options.seeds < 1:
+        parser.error(f"--seeds must be 1 or more, got {options.seeds}")
     scale, root = SCALES[options.scale], Path(options.output) / options.scale
     wanted, console = table(options.table, scale), Console()
     results: list[tuple[Row, list[dict[str, float]] | str]] = []
@@ -461,10 +464,11 @@ def main(arguments: list[str] | None = None) -> int:
         seeds = [
             [*options.overrides, *([f"seed={seed}"] if options.seeds > 1 else [])] for seed in range(options.seeds)
         ]
-        first = _first_folder(wanted, scale, options.overrides, root)
+        first = _first_folder(wanted, scale, seeds[0], root)
         rows = [
             replace(row, overrides=tuple(text.replace(FIRST, str(first)) for text in row.overrides))
             for row in wanted.rows
+            if options.seeds == 1 or not any(text.startswith("seed=") for text in row.overrides)  # the spread says it
         ]
         wanted = replace(wanted, rows=tuple(rows))
         runs = [(row, [configure(wanted, row, scale, overrides) for overrides in seeds]) for row in wanted.rows]

@@ -237,6 +237,21 @@ def test_several_seeds_are_averaged_and_the_papers_claims_held_against_them(
     assert "+5.0: one seed: cannot be said" in text, "the run of seed 0 is the same"
 
 
+def test_with_several_seeds_no_row_has_a_seed_of_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = dict.fromkeys(experiments.SCORE_COLUMNS, 0.5)
+    monkeypatch.setattr(experiments, "ensure_trained", lambda *_, **__: None)
+    monkeypatch.setattr(experiments, "averaged_scores", lambda *_: (scores, 1))
+    for seeds, shown in (("1", True), ("2", False)):
+        assert (
+            "seed=1" in {row[0] for row in cells(printed(capsys, "ablations", tmp_path, "--seeds", seeds))}
+        ) == shown
+    with pytest.raises(SystemExit):
+        experiments.main(["ablations", "--seeds", "0"])
+    assert "--seeds must be 1 or more, got 0" in capsys.readouterr().err
+
+
 def test_every_claim_is_about_rows_of_its_table() -> None:
     for name in ("table1", "table2", "table3", "table4"):
         for scale in SCALES.values():
