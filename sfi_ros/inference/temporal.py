@@ -63,12 +63,13 @@ class TemporalFilter:
                 objects.
 
         Returns:
-            The same, of which a share is kept from the frames before. An image of another size begins anew.
+            The same, of which a share is kept from the frames before. An image of another size and
+            planes of another number begin anew.
         """
         threes = (cv2.merge(list(probabilities[first : first + 3])) for first in range(1, len(probabilities), 3))
         parts = [probabilities[0], *threes]  # objects, background, maybe kinds of objects
-        if self._before is not None and self._before[0].shape == grey.shape:
-            before, parts_before = self._before
+        before, parts_before = self._before or (None, [])
+        if before is not None and before.shape == grey.shape and len(parts_before) == len(parts):
             places = self._places_before(grey, before)
             inside = cv2.inRange(places, (0, 0), (grey.shape[1] - 1, grey.shape[0] - 1))
             at = cv2.convertMaps(places, np.empty(0), cv2.CV_16SC2)  # which remap reads much faster

@@ -45,6 +45,8 @@ def test_kinds_of_objects_are_steadied_as_objects_are():
     alone, with_memory = wrong[:, 3:].mean(1)
     assert alone > 0.004
     assert with_memory < alone / 2
+    np.testing.assert_array_equal(memory(grey, planes), planes, "weights that tell none begin anew")
+    assert memory(grey, planes).shape == (4, *SIZE)
 
 
 def decided(planes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
