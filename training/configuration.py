@@ -555,9 +555,8 @@ def _check(configuration: Configuration) -> None:
         raise ConfigurationError("data.cache_gigabytes must be positive; data.cache=none keeps nothing in memory")
     if configuration.network.train_only and configuration.network.start_from is None:
         raise ConfigurationError("network.train_only needs weights to leave as they are: set network.start_from")
-    for key in ("doubtful_border", "kind_border"):
-        if (border := getattr(configuration.losses, key)) < 0:
-            raise ConfigurationError(f"losses.{key} is in pixels, 0 leaves nothing out; got {border}")
+    if (border := configuration.losses.doubtful_border) < 0:
+        raise ConfigurationError(f"losses.doubtful_border is in pixels, 0 leaves nothing out; got {border}")
     if configuration.run.log_every < 1:
         raise ConfigurationError("run.log_every must be at least 1; run.loggers=[] logs nothing")
     if configuration.run.devices is not None and configuration.run.devices < 1:
