@@ -249,6 +249,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--limit", type=int, help="images of each set, evenly spread")
     tables.add_options(parser)
     options = parser.parse_args(arguments)
+    if not (options.cityscapes or options.kitti or options.folder):
+        parser.error("give a set to look at: --cityscapes, --kitti or --folder")
     loaded = checkpoint.load(options.weights)
     height, runner = loaded.metadata.input_height, Runner(loaded.network, options.device, options.precision)
     name = options.weights.name

@@ -117,7 +117,10 @@ def by_onnxruntime(path: Path) -> Network:
 
 def by_openvino(path: Path) -> Network:
     """Return the same, run by OpenVINO."""
-    import openvino
+    try:
+        import openvino
+    except ImportError as error:
+        raise SystemExit("--runtime openvino needs OpenVINO: pip install openvino") from error
 
     exact = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}  # not bfloat16
     compiled = openvino.Core().compile_model(path, "CPU", exact)

@@ -86,6 +86,8 @@ class InferenceEngine:
     ) -> InferenceEngine:
         """Load a checkpoint or an exported network, by default the weights that ship.
 
+        From then on glibc keeps what this process frees, in one heap: see `memory.keep_freed`.
+
         Args:
             weights: a `.safetensors` checkpoint or an `.onnx` file of `sfi export`, which needs no PyTorch; or the name
                 of weights that ship (`sfi weights` lists them). None means the default ones (see

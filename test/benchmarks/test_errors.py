@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.errors import LABELS, Errors, ground_metres
+from benchmarks.errors import LABELS, Errors, ground_metres, main
 from sfi_ros.classes import IGNORE
 from training.data.sample import Sample
 
@@ -48,3 +48,9 @@ def test_errors_are_told_apart_by_place_and_kind():
     (car,) = errors.object_rows("made up")
     assert (car["category"], car["size"], car["recall"], car["share"]) == ("car", "over 1.6 %", 0.5, 1.0)
     assert {row["label"] for row in errors.false_rows("made up", dict(enumerate(LABELS)))} <= {"road", "sidewalk"}
+
+
+def test_without_a_set_it_asks_for_one(capsys):
+    with pytest.raises(SystemExit):
+        main([])
+    assert "--cityscapes, --kitti or --folder" in capsys.readouterr().err
