@@ -36,7 +36,7 @@ class Finding:
 
     Attributes:
         mean: of the differences between the two rows, better less worse; nan where no run of both has the score.
-        spread: their standard deviation over the seeds; nan where there are less than two.
+        spread: their standard deviation over the seeds; nan where there are fewer than two.
     """
 
     mean: float
