@@ -814,7 +814,7 @@ def test_the_network_decides_what_the_configuration_leaves_open(tmp_path: Path) 
 def test_a_precision_that_the_processor_does_not_have_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    monkeypatch.setattr(devices, "multiplies_bfloat16", lambda: False)
     for precision in ("float16", "bfloat16"):
         with pytest.raises(ConfigurationError, match=f"run.precision={precision} trains on a GPU.*: set run.precision"):
             train.run(configured(tmp_path / "run", f"run.precision={precision}"))
@@ -823,7 +823,7 @@ def test_a_precision_that_the_processor_does_not_have_is_refused(
             train.run(configured(tmp_path / "run", "run.accelerator=gpu"))
 
 
-@pytest.mark.skipif(not torch.cpu._is_avx512_bf16_supported(), reason="this processor does not multiply bfloat16")
+@pytest.mark.skipif(not devices.multiplies_bfloat16(), reason="this processor does not multiply bfloat16")
 def test_bfloat16_trains_on_a_cpu_that_has_it(tmp_path: Path) -> None:
     found = {}
     for precision in ("float32", "bfloat16"):

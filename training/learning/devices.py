@@ -35,7 +35,7 @@ def build_fabric(options: RunConfig, loggers: Sequence[Logger] = ()) -> Fabric:
         precision = "bfloat16" if on_gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     if precision == "float16" and not on_gpu:
         raise ConfigurationError("run.precision=float16 trains on a GPU only: set run.precision=float32")
-    if precision == "bfloat16" and not on_gpu and not torch.cpu._is_avx512_bf16_supported():
+    if precision == "bfloat16" and not on_gpu and not multiplies_bfloat16():
         raise ConfigurationError(
             "run.precision=bfloat16 trains on a GPU, or on a processor whose AVX-512 multiplies bfloat16, which this "
             "one's does not: set run.precision=float32"
@@ -59,6 +59,12 @@ def build_fabric(options: RunConfig, loggers: Sequence[Logger] = ()) -> Fabric:
         raise ConfigurationError(f"run.accelerator, run.devices: {error}") from error
     fabric.launch()
     return fabric
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether the processor does so by itself, by AVX-512."""
+    check = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # not a documented function: it may go
+    return check is not None and check()
 
 
 def rank() -> int:
