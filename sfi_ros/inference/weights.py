@@ -67,7 +67,7 @@ def find_weights(weights: str | Path | None) -> Path:
     """Return the file that weights are in.
 
     Args:
-        weights: a path; a name of those that ship, such as "quality", where no file of that name lies; None for the
+        weights: a path; a name of those that ship, such as "default", where no file of that name lies; None for the
             default.
 
     Raises:
