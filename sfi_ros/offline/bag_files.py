@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sfi_ros.errors import SfiError
-from sfi_ros.files import cannot_write, write_bytes, write_json
+from sfi_ros.files import cannot_write, is_leftover, write_bytes, write_json
 from sfi_ros.frames.bag_storage import rosbags_module
 from sfi_ros.frames.names import plain_path
 
@@ -88,7 +88,7 @@ class BagFolder:
     def parts(self) -> dict[int, Part]:
         """Return the parts that are there, by their number."""
         parts = {}
-        for note in sorted(self._notes.glob("*.json")):
+        for note in sorted(path for path in self._notes.glob("*.json") if not is_leftover(path)):
             try:
                 content = json.loads(note.read_text(encoding="utf-8"))
                 part = Part(**{**content, "skipped": [tuple(item) for item in content["skipped"]]})

@@ -345,6 +345,7 @@ def test_a_lost_or_damaged_note_costs_its_part_only(tmp_path, engine, pictures, 
     (notes / "0.json").write_text("{")
     (tmp_path / "out" / "out_1.db3").unlink()
     (notes / "feedfacefeedface").mkdir()  # of a killed process
+    shutil.copy(notes / "1.json", notes / ".feedface.partial.json")  # likewise
     infer(bag, tmp_path / "whole", engine)
     assert infer(bag, tmp_path / "out", engine).frames == 6
     assert messages(tmp_path / "out") == messages(tmp_path / "whole")
