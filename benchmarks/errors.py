@@ -26,10 +26,11 @@ from rich.progress import track
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import tables
-from sfi_ros.classes import BACKGROUND_CLASSES, FOREGROUND_THRESHOLD, IGNORE
+from sfi_ros.classes import BACKGROUND_CLASSES, FOREGROUND_THRESHOLD
 from sfi_ros.frames.decoding import decode_photo
 from sfi_ros.inference import DEFAULT_WEIGHTS
 from sfi_ros.network import checkpoint
+from sfi_ros.scores import confusion_matrix
 from training.data.datasets import Cityscapes, Folder, Kitti
 from training.data.sample import Sample, collate
 from training.measuring.evaluation import PRECISIONS, Runner
@@ -105,15 +106,14 @@ class Errors:
         for region, where in (("hidden", hidden), ("seen", ~hidden)):
             places = {"all": where}
             places |= {
-                f"{low:g}-{high:g} m": where & (distance >= low) & (distance < high) for low, high in _in(METRES)
+                f"{low:g}-{high:g} m": where & (distance >= low) & (distance < high) for low, high in pairwise(METRES)
             }
-            for low, high in _in(PIECES):  # of what is no sidewalk nobody can say how large it is
+            for low, high in pairwise(PIECES):  # of what is no sidewalk nobody can say how large it is
                 places[f"{_percent(low, high)} of the image"] = (
                     where & (truth == SIDEWALK) & (piece > low) & (piece <= high)
                 )
             for name, pixels in places.items():
-                valid = pixels & (truth != IGNORE)
-                counted = np.bincount(truth[valid].astype(int) * 3 + predicted[valid], minlength=9).reshape(3, 3)
+                counted = confusion_matrix(truth[pixels], predicted[pixels])
                 self.confusions[region, name] = self.confusions.get((region, name), 0) + counted
         labels = sample.categories.numpy()[~hidden]
         said = predicted[~hidden] == SIDEWALK
@@ -129,7 +129,7 @@ class Errors:
             if not pixels.any():
                 continue
             size = object_area(torch.from_numpy(pixels[None]))[0].numpy() / pixels.size
-            for low, high in _in(OBJECTS):
+            for low, high in pairwise(OBJECTS):
                 here = pixels & (size > low) & (size <= high)
                 key = name, _percent(low, high)
                 self.objects[key] = self.objects.get(key, 0) + np.array([here.sum(), (here & mask).sum()])
@@ -157,11 +157,11 @@ class Errors:
                 }
             yield row
 
-    def label_rows(self, name: str) -> Iterator[tables.Row]:
+    def label_rows(self, name: str, names: Mapping[int, str]) -> Iterator[tables.Row]:
         """Yield the rows of `LABELLED`: what is called sidewalk most."""
         said = sum(counts[1] for counts in self.labels.values())
         for label, (pixels, called) in sorted(self.labels.items(), key=lambda item: -item[1][1])[:8]:
-            label_name = dict(enumerate(LABELS)).get(label, f"id {label}")
+            label_name = names.get(label, f"id {label}")
             yield {"set": name, "label": label_name, "said": _share(called, pixels), "share": _share(called, said)}
 
     def object_rows(self, name: str) -> Iterator[tables.Row]:
@@ -214,10 +214,6 @@ def kitti_metres(dataset: Kitti, height: int) -> Callable[[int], np.ndarray]:
         return ground_metres(height, fy * scale, cy * scale, facts["height_over_ground"], facts["pitch"])
 
     return metres
-
-
-def _in(edges: Sequence[float]) -> Iterator[tuple[float, float]]:
-    return pairwise(edges)
 
 
 def _percent(low: float, high: float) -> str:
@@ -277,11 +273,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             errors.add_mask(sample, (foreground[0, 0] > FOREGROUND_THRESHOLD).cpu().numpy(), dataset.category_names)
             if metres is not None:
                 errors.add_background(sample, background[0].argmax(0).cpu().numpy(), metres(number))
+        names = label_names(dataset)
         if metres is not None:
             sidewalks.rows += errors.sidewalk_rows(title)
-            labels.rows += errors.label_rows(title)
+            labels.rows += errors.label_rows(title, names)
         masks.rows += errors.object_rows(title)
-        false_masks.rows += errors.false_rows(title, label_names(dataset))
+        false_masks.rows += errors.false_rows(title, names)
     tables.report(options, sidewalks, labels, masks, false_masks)
 
 

@@ -36,10 +36,12 @@ def test_errors_are_told_apart_by_place_and_kind():
         rows["hidden", "0-8 m"]["share"] == pytest.approx(100 / (19 * 30)) and rows["hidden", "15-30 m"]["iou"] is None
     )
     assert rows["seen", "all"]["recall"] == 1 and rows["seen", "all"]["of_road"] == pytest.approx(190 / (190 + 470))
-    labels = {row["label"]: row for row in errors.label_rows("made up")}
+    labels = {row["label"]: row for row in errors.label_rows("made up", dict(enumerate(LABELS)))}
     assert labels["road"]["said"] == 1 and set(labels) == {"road", "sidewalk"}
     errors.labels[255] = np.array([4, 2])
-    assert [row["said"] for row in errors.label_rows("made up") if row["label"] == "id 255"] == [0.5]
+    assert [
+        row["said"] for row in errors.label_rows("made up", dict(enumerate(LABELS))) if row["label"] == "id 255"
+    ] == [0.5]
 
     mask = np.zeros_like(truth, bool)
     mask[10:, 30:35] = True  # half of the car

@@ -67,9 +67,9 @@ class _Depthwise(torch.autograd.Function):
         keeps_size = max(stride) == 1
 
         def computed(dtype: torch.dtype, of: Sequence[bool]) -> Sequence[Tensor | None]:
-            return _gradients(gradient.to(dtype), features.to(dtype), weight.to(dtype), None, *geometry, [*of, False])[
-                :2
-            ]
+            tensors = (tensor.to(dtype) for tensor in (gradient, features, weight))
+            *found, _ = _gradients(*tensors, None, *geometry, [*of, False])
+            return found
 
         if keeps_size and max(dilation) == 1 and weight.shape[-1] <= 3:  # bfloat16 is quick here
             return (*computed(torch.bfloat16, wanted), None, None, None, None)
