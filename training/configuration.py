@@ -181,15 +181,19 @@ class AugmentationOptions:
 
 @dataclass(frozen=True)
 class FakeMaskConfig:
-    """Random rectangles added to the foreground mask right before MPI.
+    """Random shapes added to the foreground mask right before MPI.
 
     Attributes:
-        count: rectangles per image; 0 trains without fake masks.
-        sizes: bounds of a rectangle's height and width, as a share of the image's.
+        count: shapes per image; 0 trains without fake masks.
+        sizes: bounds of a rectangle's height and width, as a share of the image's. A silhouette keeps its proportions:
+            of the larger of both.
+        shape: rectangles, or silhouettes of objects in images of the source with the largest share. Where there are
+            none, rectangles.
     """
 
     count: int = 3
     sizes: tuple[float, float] = (0.1, 0.4)
+    shape: Literal["rectangles", "silhouettes"] = "rectangles"
 
 
 @dataclass(frozen=True)

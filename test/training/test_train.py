@@ -765,6 +765,16 @@ def test_samples_depend_on_nothing_but_their_number(tmp_path: Path) -> None:
     assert not torch.equal(TrainingSet(with_cityscapes(tmp_path / "run", "seed=1"))[0].image, forwards[0].image)
 
 
+def test_fake_masks_are_silhouettes_of_the_objects_of_the_set(tmp_path: Path) -> None:
+    """The cars of this set are rectangles of 14x10 pixels: they keep these proportions, which are those of no image."""
+    sizes = ("fake_masks.count=1", "fake_masks.sizes=[0.5, 0.5]", "augmentation={}")
+    stream = TrainingSet(with_cityscapes(tmp_path / "run", *sizes, "fake_masks.shape=silhouettes"))
+    assert {int(stream[number].fake_foreground.sum()) for number in range(8)} == {16 * 22}
+    plain = TrainingSet(with_cityscapes(tmp_path / "run", *sizes))
+    assert {int(plain[number].fake_foreground.sum()) for number in range(8)} == {16 * 32}
+    assert torch.equal(stream[3].image, plain[3].image), "nothing else moves"
+
+
 def test_a_batch_that_a_device_augments_is_the_one_that_workers_augment(tmp_path: Path) -> None:
     """From sources of different sizes, with pasted objects: labels and fake masks equal, images nearly."""
     configuration = with_cityscapes(tmp_path / "run", "network.input_height=48", "augmentation.noise=0")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from training.configuration import PAPER_CLASS_WEIGHTS, LossOptions
-from training.data.fake_masks import fake_mask
+from training.data.fake_masks import draw_silhouettes, fake_mask
 from training.learning.losses import (
     Supervision,
     background_loss,
@@ -259,3 +261,47 @@ def test_any_size_of_mask_works(height: int, width: int, count: int, low: float,
 def test_fake_masks_repeat_by_seed() -> None:
     one, same, other = (fake_mask(32, 64, np.random.default_rng(seed)) for seed in (3, 3, 4))
     assert torch.equal(one, same) and not torch.equal(one, other)
+
+
+def arrow() -> torch.Tensor:
+    """(20, 60) bool: a shape that is no rectangle, and is not its mirror image."""
+    shape = torch.zeros(20, 60, dtype=torch.bool)
+    shape[8:12, :40] = True
+    for column in range(40, 60):
+        shape[(column - 40) // 2 : 20 - (column - 40) // 2, column] = True
+    return shape
+
+
+def test_silhouettes_keep_their_shape_within_the_bounds_of_size() -> None:
+    generator, shares, lefts = np.random.default_rng(2), [], []
+    for _ in range(300):
+        mask = fake_mask(100, 200, generator, count=1, silhouettes=[arrow()])[0]
+        rows, columns = mask.any(1).nonzero().flatten(), mask.any(0).nonzero().flatten()
+        box = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        own = torch.nn.functional.interpolate(arrow()[None, None].float(), size=box.shape, mode="nearest-exact")[0, 0]
+        assert (box == own.bool()).float().mean() > 0.9
+        shares.append(box.shape[1] / 200)
+        lefts.append(float(columns[0]) / (200 - box.shape[1]))
+    assert min(shares) >= 0.09 and max(shares) <= 0.41, "the larger share is that of the width, 0.3 against 0.2"
+    assert np.mean(shares) == pytest.approx(0.25, abs=0.03)
+    assert min(lefts) < 0.05 and max(lefts) > 0.95
+
+
+def test_what_is_missing_of_silhouettes_are_rectangles() -> None:
+    plain = fake_mask(100, 200, np.random.default_rng(4), count=2)
+    assert torch.equal(fake_mask(100, 200, np.random.default_rng(4), count=2, silhouettes=[]), plain)
+    mixed = fake_mask(100, 200, np.random.default_rng(4), count=2, sizes=(0.3, 0.3), silhouettes=[arrow()])[0]
+    assert mixed.sum() > 30 * 60, "the rectangle, and most of the arrow"
+    alone = fake_mask(100, 200, np.random.default_rng(4), count=1, sizes=(0.3, 0.3), silhouettes=[arrow(), arrow()])
+    assert alone.sum() < 20 * 60
+
+
+def test_silhouettes_are_those_of_objects_of_images_that_have_some() -> None:
+    objects = [SimpleNamespace(mask=torch.ones(1, width, dtype=torch.bool)) for width in range(1, 6)]
+    generator = np.random.default_rng(0)
+    assert draw_silhouettes([[]], generator, 3) == []
+    for _ in range(5):
+        widths = [shape.shape[1] for shape in draw_silhouettes([objects], generator, 3)]
+        assert len(widths) == len(set(widths)) == 3
+    found = [len(draw_silhouettes([[], objects[:2]], generator, 3)) for _ in range(50)]
+    assert max(found) == 3 and np.mean(found) > 2

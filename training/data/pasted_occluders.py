@@ -45,6 +45,34 @@ class Occluder:
     categories: Tensor
 
 
+class ObjectLibrary:
+    """The objects of a dataset, a list for each of its images, cut out when they are asked for; see `cut_out`.
+
+    Args:
+        dataset: the images that objects are cut from.
+        min_area, max_area: bounds of an object's area, as shares of the image it is cut from.
+        cache: number of images whose objects are kept in memory by each worker; the objects of an image take about
+            50 kB at 256x512. Cutting anew costs as much as reading the image.
+    """
+
+    def __init__(self, dataset: Dataset[Sample], *, min_area: float = 0.0005, max_area: float = 0.2, cache: int = 1024):
+        self.dataset, self.min_area, self.max_area = dataset, min_area, max_area
+        self._cache: OrderedDict[int, list[Occluder]] = OrderedDict()
+        self._cache_size = cache
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> list[Occluder]:
+        if index in self._cache:
+            self._cache.move_to_end(index)
+        else:
+            self._cache[index] = cut_out(self.dataset[index], self.min_area, self.max_area)
+            if len(self._cache) > self._cache_size:
+                self._cache.popitem(last=False)
+        return self._cache[index]
+
+
 class PastedOccluders(Dataset[Sample]):
     """A dataset whose images carry additional objects, cut from its other images, with truth behind them."""
 
@@ -74,8 +102,7 @@ class PastedOccluders(Dataset[Sample]):
             probability: share of the images that receive objects; the others come unchanged but for
                 `true_background`, which is then what is known without pasting.
             min_area, max_area: bounds of an object's area, as shares of the image it is cut from.
-            cache: number of donor images whose objects are kept in memory by each worker; the objects of an
-                image take about 50 kB at 256x512. Reading a donor costs as much as reading the image itself.
+            cache: of `library`, the objects of the dataset.
 
         Raises:
             ValueError: arguments out of range, or fewer than two images.
@@ -89,9 +116,7 @@ class PastedOccluders(Dataset[Sample]):
             raise ValueError("pasting needs another image to cut objects from: give a set of two or more")
         self.dataset, self.seed = dataset, seed
         self.most, self.probability = most, probability
-        self.min_area, self.max_area = min_area, max_area
-        self._cache: OrderedDict[int, list[Occluder]] = OrderedDict()
-        self._cache_size = cache
+        self.library = ObjectLibrary(dataset, min_area=min_area, max_area=max_area, cache=cache)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -119,20 +144,11 @@ class PastedOccluders(Dataset[Sample]):
             if len(chosen) >= wished or (attempt >= 2 and chosen):
                 break
             donor = int(generator.integers(len(self.dataset) - 1))
-            objects = self._objects(donor + (donor >= index))
+            objects = self.library[donor + (donor >= index)]
             for place in generator.permutation(len(objects)):
                 if len(chosen) < wished and _fits(objects[place], visible):
                     chosen.append(objects[place])
         return sorted(chosen, key=lambda occluder: occluder.top + len(occluder.mask))
-
-    def _objects(self, donor: int) -> list[Occluder]:
-        if donor in self._cache:
-            self._cache.move_to_end(donor)
-        else:
-            self._cache[donor] = cut_out(self.dataset[donor], self.min_area, self.max_area)
-            if len(self._cache) > self._cache_size:
-                self._cache.popitem(last=False)
-        return self._cache[donor]
 
 
 def cut_out(sample: Sample, min_area: float, max_area: float) -> list[Occluder]:

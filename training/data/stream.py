@@ -23,8 +23,8 @@ from sfi_ros.classes import IGNORE
 from training.configuration import Configuration
 from training.data.augmentation import Draw, Draws, augment_batch, augment_sample, draw
 from training.data.cache import SampleMemory
-from training.data.fake_masks import fake_mask
-from training.data.pasted_occluders import PastedOccluders
+from training.data.fake_masks import draw_silhouettes, fake_mask
+from training.data.pasted_occluders import ObjectLibrary, PastedOccluders
 from training.data.sample import Sample, Tensors
 from training.data.sources import training_source
 
@@ -111,6 +111,8 @@ class TrainingSet(Dataset[TrainingExample]):
         self.lengths = [len(dataset) for dataset in self.datasets]
         total = sum(source.share for source in self.sources)
         self.shares = [source.share / total for source in self.sources]
+        largest = self.datasets[self.shares.index(max(self.shares))]
+        self._objects = largest.library if isinstance(largest, PastedOccluders) else ObjectLibrary(largest)
 
     def __getitem__(self, number: int) -> TrainingExample:
         """Return the example with this number in the run."""
@@ -122,14 +124,7 @@ class TrainingSet(Dataset[TrainingExample]):
             target = torch.where(known, sample.true_background, target)
         size = (sample.image.shape[-2], sample.image.shape[-1])
         drawn = draw(size, configuration.augmentation, self._generator(number, _AUGMENTATION))
-        fake = None
-        if configuration.fake_masks.count > 0:
-            fake = fake_mask(
-                *drawn.size,
-                self._generator(number, _FAKE_MASK),
-                count=configuration.fake_masks.count,
-                sizes=configuration.fake_masks.sizes,
-            )
+        fake = self._fake_mask(number, drawn)
         example = TrainingExample(
             sample.image, sample.foreground, sample.kinds, target, fake, [sample.name], drawn=drawn
         )
@@ -168,6 +163,15 @@ class TrainingSet(Dataset[TrainingExample]):
             # Other objects every time an image comes up.
             return dataset.sample(index, np.random.default_rng((self.configuration.seed, number, index)))
         return dataset[index]
+
+    def _fake_mask(self, number: int, drawn: Draw) -> Tensor | None:
+        options, generator = self.configuration.fake_masks, self._generator(number, _FAKE_MASK)
+        if options.count == 0:
+            return None
+        silhouettes = []
+        if options.shape == "silhouettes":
+            silhouettes = draw_silhouettes(self._objects, generator, options.count)
+        return fake_mask(*drawn.size, generator, count=options.count, sizes=options.sizes, silhouettes=silhouettes)
 
     def _block(self, source: int) -> int:
         # Building a street of the synthetic camera costs as much as ten frames of it: a drive is used up at once.
