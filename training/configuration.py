@@ -189,11 +189,14 @@ class FakeMaskConfig:
             of the larger of both.
         shape: rectangles, or silhouettes of objects in images of the source with the largest share. Where there are
             none, rectangles.
+        where: anywhere, or curb: rectangles are centred and silhouettes stand where road and sidewalk meet. In images
+            without such a place, anywhere.
     """
 
     count: int = 3
     sizes: tuple[float, float] = (0.1, 0.4)
     shape: Literal["rectangles", "silhouettes"] = "rectangles"
+    where: Literal["anywhere", "curb"] = "anywhere"
 
 
 @dataclass(frozen=True)

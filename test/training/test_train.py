@@ -38,6 +38,7 @@ from training.configuration import (
 )
 from training.data.datasets import DatasetError, Synthetic
 from training.data.loaders import TrainingData
+from training.data.places import curb
 from training.data.stream import TrainingSet, stack
 from training.learning import checkpoints, devices, loop
 from training.learning.checkpoints import ScoreLog
@@ -773,6 +774,17 @@ def test_fake_masks_are_silhouettes_of_the_objects_of_the_set(tmp_path: Path) ->
     plain = TrainingSet(with_cityscapes(tmp_path / "run", *sizes))
     assert {int(plain[number].fake_foreground.sum()) for number in range(8)} == {16 * 32}
     assert torch.equal(stream[3].image, plain[3].image), "nothing else moves"
+
+
+def test_fake_masks_at_the_curb_follow_the_augmented_labels(tmp_path: Path) -> None:
+    settings = ("fake_masks.count=1", "fake_masks.sizes=[0.1, 0.1]", "fake_masks.where=curb", "augmentation.flip=1")
+    stream = TrainingSet(configured(tmp_path / "run", *settings))
+    for number in range(12):
+        example = stream[number]
+        meeting = curb(example.background)
+        assert (meeting & example.fake_foreground[0].numpy()).any(), "a small rectangle hits it every time"
+    stream.augments = False
+    assert torch.equal(stream[11].fake_foreground, example.fake_foreground)
 
 
 def test_a_batch_that_a_device_augments_is_the_one_that_workers_augment(tmp_path: Path) -> None:

@@ -305,3 +305,27 @@ def test_silhouettes_are_those_of_objects_of_images_that_have_some() -> None:
         assert len(widths) == len(set(widths)) == 3
     found = [len(draw_silhouettes([[], objects[:2]], generator, 3)) for _ in range(50)]
     assert max(found) == 3 and np.mean(found) > 2
+
+
+def test_rectangles_are_centred_and_silhouettes_stand_on_the_places_given() -> None:
+    places = np.zeros((100, 200), bool)
+    places[60, 40:160:20] = True
+    generator, columns = np.random.default_rng(1), set()
+    for _ in range(60):
+        rectangle = fake_mask(100, 200, generator, count=1, sizes=(0.1, 0.3), places=places)[0]
+        rows, across = rectangle.any(1).nonzero().flatten(), rectangle.any(0).nonzero().flatten()
+        assert abs(int(rows[0] + rows[-1]) / 2 - 60) <= 1
+        columns.add(round(int(across[0] + across[-1]) / 20) * 10)
+        standing = fake_mask(100, 200, generator, count=1, sizes=(0.1, 0.3), silhouettes=[arrow()], places=places)[0]
+        assert int(standing.any(1).nonzero().max()) == 60
+    assert columns == set(range(40, 160, 20))
+    nowhere = fake_mask(100, 200, np.random.default_rng(7), places=np.zeros((100, 200), bool))
+    assert torch.equal(nowhere, fake_mask(100, 200, np.random.default_rng(7)))
+
+
+def test_a_shape_at_the_edge_stays_inside() -> None:
+    places = np.zeros((50, 80), bool)
+    places[0, 0] = places[49, 79] = True
+    for seed in range(20):
+        mask = fake_mask(50, 80, np.random.default_rng(seed), count=1, sizes=(0.3, 0.3), places=places)
+        assert mask.sum() == 15 * 24

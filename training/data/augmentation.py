@@ -140,21 +140,29 @@ def augment_sample(image: Tensor, labels: Tensor, drawn: Draw) -> tuple[Tensor, 
     Returns:
         image (3, h, w) uint8 and labels (L, h, w) uint8 with (h, w) = `drawn.size`.
     """
-    rows, columns = drawn.rows, drawn.columns
-    source = (rows.start, columns.start, rows.length, columns.length, [rows.placed, columns.placed])
-    image = v2.resized_crop(image, *source, antialias=True)
-    labels = v2.resized_crop(labels, *source, interpolation=InterpolationMode.NEAREST_EXACT)
+    image = v2.resized_crop(image, *_window(drawn), antialias=True)
     if drawn.flip:
-        image, labels = image.flip(-1), labels.flip(-1)
+        image = image.flip(-1)
     image = photometry(image.contiguous()[None], Draws.of([_unpadded(drawn)]))[0]
+    labels = augment_labels(labels, drawn)
     if image.shape[-2:] == drawn.size:
-        return image, labels.contiguous()
+        return image, labels
     # Padded last: its colour is the mean of what the network sees, whatever the photometry was.
     canvas = _padding_color(image.device).repeat(1, *drawn.size)
-    label_canvas = torch.full((len(labels), *drawn.size), IGNORE, dtype=torch.uint8)
-    canvas[:, rows.window, columns.window] = image
-    label_canvas[:, rows.window, columns.window] = labels
-    return canvas, label_canvas
+    canvas[:, drawn.rows.window, drawn.columns.window] = image
+    return canvas, labels
+
+
+def augment_labels(labels: Tensor, drawn: Draw) -> Tensor:
+    """Augment label maps alone, on the CPU: (L, H, W) uint8 as in `augment_sample`."""
+    labels = v2.resized_crop(labels, *_window(drawn), interpolation=InterpolationMode.NEAREST_EXACT)
+    if drawn.flip:
+        labels = labels.flip(-1)
+    if labels.shape[-2:] == drawn.size:
+        return labels.contiguous()
+    canvas = torch.full((len(labels), *drawn.size), IGNORE, dtype=torch.uint8)
+    canvas[:, drawn.rows.window, drawn.columns.window] = labels
+    return canvas
 
 
 def augment_batch(images: Tensor, labels: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
@@ -397,6 +405,12 @@ def _as_uint8(pixels: Tensor) -> Tensor:
 
 
 # --- resampling ------------------------------------------------------------------------------------------------------
+
+
+def _window(drawn: Draw) -> tuple[int, int, int, int, list[int]]:
+    """Return what of the source is shown, and in which size, as `v2.resized_crop` takes it."""
+    rows, columns = drawn.rows, drawn.columns
+    return rows.start, columns.start, rows.length, columns.length, [rows.placed, columns.placed]
 
 
 def _unpadded(drawn: Draw) -> Draw:

@@ -21,10 +21,11 @@ from torch.utils.data import Dataset
 
 from sfi_ros.classes import IGNORE
 from training.configuration import Configuration
-from training.data.augmentation import Draw, Draws, augment_batch, augment_sample, draw
+from training.data.augmentation import Draw, Draws, augment_batch, augment_labels, augment_sample, draw
 from training.data.cache import SampleMemory
 from training.data.fake_masks import draw_silhouettes, fake_mask
 from training.data.pasted_occluders import ObjectLibrary, PastedOccluders
+from training.data.places import curb
 from training.data.sample import Sample, Tensors
 from training.data.sources import training_source
 
@@ -124,7 +125,7 @@ class TrainingSet(Dataset[TrainingExample]):
             target = torch.where(known, sample.true_background, target)
         size = (sample.image.shape[-2], sample.image.shape[-1])
         drawn = draw(size, configuration.augmentation, self._generator(number, _AUGMENTATION))
-        fake = self._fake_mask(number, drawn)
+        fake = self._fake_mask(number, drawn, target)
         example = TrainingExample(
             sample.image, sample.foreground, sample.kinds, target, fake, [sample.name], drawn=drawn
         )
@@ -164,14 +165,21 @@ class TrainingSet(Dataset[TrainingExample]):
             return dataset.sample(index, np.random.default_rng((self.configuration.seed, number, index)))
         return dataset[index]
 
-    def _fake_mask(self, number: int, drawn: Draw) -> Tensor | None:
+    def _fake_mask(self, number: int, drawn: Draw, target: Tensor) -> Tensor | None:
         options, generator = self.configuration.fake_masks, self._generator(number, _FAKE_MASK)
         if options.count == 0:
             return None
         silhouettes = []
         if options.shape == "silhouettes":
             silhouettes = draw_silhouettes(self._objects, generator, options.count)
-        return fake_mask(*drawn.size, generator, count=options.count, sizes=options.sizes, silhouettes=silhouettes)
+        return fake_mask(
+            *drawn.size,
+            generator,
+            count=options.count,
+            sizes=options.sizes,
+            silhouettes=silhouettes,
+            places=curb(augment_labels(target[None], drawn)[0]) if options.where == "curb" else None,
+        )
 
     def _block(self, source: int) -> int:
         # Building a street of the synthetic camera costs as much as ten frames of it: a drive is used up at once.
