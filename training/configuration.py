@@ -211,6 +211,7 @@ class LossOptions:
         mask_overlap_weight: factor of that term.
         hidden_weight: extra weight of background pixels whose class is known although they are hidden. They lie under
             a fake mask, behind a pasted object, or behind an object of the synthetic street.
+        border_weight: extra weight of background pixels near another background class, 4 pixels at 256 high.
         hard_fraction: share of the valid background pixels of every image that counts, the hardest first.
         doubtful_border: leave unlabeled pixels this close to foreground out of the foreground loss, in pixels. 0
             leaves nothing out.
@@ -223,6 +224,7 @@ class LossOptions:
     mask_overlap: Literal["none", "dice"] = "none"
     mask_overlap_weight: float = 1.0
     hidden_weight: float = 1.0
+    border_weight: float = 1.0
     hard_fraction: float = 1.0
     doubtful_border: int = 0
     kind_weight: float = 1.0
@@ -564,6 +566,8 @@ def _check(configuration: Configuration) -> None:
         raise ConfigurationError("network.train_only needs weights to leave as they are: set network.start_from")
     if (border := configuration.losses.doubtful_border) < 0:
         raise ConfigurationError(f"losses.doubtful_border is in pixels, 0 leaves nothing out; got {border}")
+    if (weight := configuration.losses.border_weight) < 0:
+        raise ConfigurationError(f"losses.border_weight is a factor, 1 changes nothing; got {weight:g}")
     if configuration.run.log_every < 1:
         raise ConfigurationError("run.log_every must be at least 1; run.loggers=[] logs nothing")
     if configuration.run.devices is not None and configuration.run.devices < 1:

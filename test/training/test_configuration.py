@@ -46,6 +46,7 @@ from training.configuration import (
         ("data.cache_gigabytes=0", r"data\.cache_gigabytes must be positive; data\.cache=none keeps nothing"),
         ("data.augment_on=gpu", r"data\.augment_on must be one of cpu, device"),
         ("losses.doubtful_border=-1", r"losses\.doubtful_border is in pixels, 0 leaves nothing out; got -1"),
+        ("losses.border_weight=-1", r"losses\.border_weight is a factor, 1 changes nothing; got -1"),
         ("run.log_every=0", r"run\.log_every must be at least 1"),
         ("run.loggers=[wandb]", r"run\.loggers must be one of csv, tensorboard, got 'wandb'"),
         ("schedule.minutes=3", r"exactly one of schedule\.steps, schedule\.epochs and schedule\.minutes"),

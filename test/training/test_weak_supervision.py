@@ -19,6 +19,7 @@ from training.learning.losses import (
     background_loss,
     dice_loss,
     losses,
+    near_other_class,
     supervision,
     without_doubtful_border,
 )
@@ -58,6 +59,7 @@ def loss_of(options: LossOptions, truth: Supervision | None = None, seed: int = 
         LossOptions(),
         LossOptions(hard_fraction=0.3),
         LossOptions(hidden_weight=4.0),
+        LossOptions(border_weight=4.0),
         LossOptions(mask_overlap="dice", doubtful_border=2),
     ],
 )
@@ -157,6 +159,33 @@ def test_hidden_pixels_count_more_under_objects_and_fake_masks() -> None:
     assert (expected == 2.5).any() and (expected == 1).any()
 
 
+@pytest.mark.parametrize("height", [12, 128])
+def test_near_another_class_is_what_a_search_around_each_pixel_finds(height: int) -> None:
+    reach = {12: 1, 128: 2}[height]
+    background = np.random.default_rng(1).choice(
+        np.array([0, 1, 2, 255], np.uint8), (2, height, 30), p=[0.2, 0, 0.02, 0.78]
+    )
+    found = near_other_class(torch.from_numpy(background)).numpy()
+    for image, row, column in np.ndindex(background.shape):
+        around = background[image, max(0, row - reach) : row + reach + 1, max(0, column - reach) : column + reach + 1]
+        assert found[image, row, column] == (len(set(around.flatten().tolist()) - {255}) > 1)
+    assert 0 < found.mean() < 1
+
+
+def test_borders_between_background_classes_count_more_but_not_what_is_unknown_there() -> None:
+    foreground = torch.zeros(1, 64, 8, dtype=torch.uint8)
+    background = torch.zeros(1, 64, 8, dtype=torch.uint8)
+    background[:, :, 5:] = 1
+    background[:, :9] = foreground[:, :9] = 1
+    background[:, :3] = 255  # a car before the border
+    options = LossOptions(class_weights=(1.0, 2.0, 1.0), border_weight=3.0)
+    weight = supervision(foreground, background, None, options).background_weight[0]
+    assert weight[40].tolist() == [1, 1, 1, 1, 3, 6, 2, 2]
+    assert weight[8].tolist() == [6, 6, 6, 6, 6, 6, 2, 2] and weight[:3].max() == 0
+    unchanged = supervision(foreground, background, None, LossOptions(class_weights=(1.0, 2.0, 1.0)))
+    assert unchanged.background_weight.max() == 2
+
+
 def test_dice_is_zero_for_a_perfect_mask_and_near_one_for_a_disjoint_one() -> None:
     foreground = torch.zeros(1, 12, 20, dtype=torch.uint8)
     foreground[0, 2:9, 3:15] = 1
@@ -195,7 +224,11 @@ def test_hard_fraction_keeps_the_hardest_pixels_of_each_image() -> None:
 
 
 def test_parts_of_a_batch_with_shared_totals_sum_to_the_whole() -> None:
-    for options in (LossOptions(), LossOptions(mask_overlap="dice", hidden_weight=2, hard_fraction=0.5)):
+    for options in (
+        LossOptions(),
+        LossOptions(mask_overlap="dice", hidden_weight=2, hard_fraction=0.5),
+        LossOptions(border_weight=3),
+    ):
         predicted, mask = logits()
         truth = supervision(*targets(), None, options)
         whole = losses(predicted, mask, truth, options)

@@ -72,7 +72,7 @@ def supervision(
         foreground: (N, H, W) uint8 0/1, 255 where unknown.
         background: (N, H, W) uint8 in {0, 1, 2, 255}.
         fake_foreground: (N, 1, H, W) bool, the fake masks; None without.
-        options: `class_weights`, `hidden_weight` and `doubtful_border` are used.
+        options: `class_weights`, `hidden_weight`, `border_weight` and `doubtful_border` are used.
         kinds: (N, H, W) uint8 in {0, 1, 2, 255}; None where none is known.
     """
     known = background != IGNORE
@@ -83,6 +83,8 @@ def supervision(
         if fake_foreground is not None:
             hidden = hidden | fake_foreground[:, 0]
         weight = torch.where(hidden, weight * options.hidden_weight, weight)
+    if options.border_weight != 1.0:
+        weight = torch.where(near_other_class(background), weight * options.border_weight, weight)
     foreground = without_doubtful_border(foreground, background, options.doubtful_border)
     kinds = torch.full_like(foreground, IGNORE) if kinds is None else kinds
     return Supervision(background, foreground, weight, (foreground != IGNORE).float(), kinds)
@@ -209,6 +211,23 @@ def without_doubtful_border(foreground: Tensor, background: Tensor, border: int)
     objects = (foreground == 1).float()[:, None]
     near = functional.max_pool2d(objects, 2 * border + 1, stride=1, padding=border)[:, 0] > 0
     return torch.where(near & (foreground == 0) & (background == IGNORE), IGNORE, foreground)
+
+
+def near_other_class(background: Tensor) -> Tensor:
+    """Return (N, H, W) bool: whether two background classes lie within a 64th of the image's height, 4 pixels of 256.
+
+    Distances are Chebyshev's. Pixels without a class count as none, so a thin pole before it hides no border.
+
+    Args:
+        background: (N, H, W) uint8 in {0, 1, 2, 255}.
+    """
+    reach = max(1, background.shape[1] // 64)
+    known, number = background != IGNORE, background.float()
+    # The greatest class around each pixel, and the least one with its sign turned. One axis after the other: a ninth.
+    extremes = torch.stack([torch.where(known, number, -IGNORE), torch.where(known, -number, -IGNORE)], 1)
+    extremes = functional.max_pool2d(extremes, (2 * reach + 1, 1), stride=1, padding=(reach, 0))
+    extremes = functional.max_pool2d(extremes, (1, 2 * reach + 1), stride=1, padding=(0, reach))
+    return extremes.sum(1) > 0
 
 
 @lru_cache
