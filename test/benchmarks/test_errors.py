@@ -1,9 +1,11 @@
 """Where a network is wrong, counted on made up answers."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
+from benchmarks import error_pictures
 from benchmarks.errors import LABELS, Errors, ground_metres, main
 from sfi_ros.classes import IGNORE
 from training.data.sample import Sample
@@ -56,3 +58,29 @@ def test_without_a_set_it_asks_for_one(capsys):
     with pytest.raises(SystemExit):
         main([])
     assert "--cityscapes, --kitti or --folder" in capsys.readouterr().err
+
+
+def test_each_kind_of_error_is_painted_where_it_is(tmp_path):
+    height, width = 20, 40
+    truth = np.ones((height, width), np.uint8)  # sidewalk, a road at the left
+    truth[:, :10] = 0
+    foreground = np.zeros((height, width), np.uint8)
+    foreground[5:, 30:] = 1
+    tensors = [torch.from_numpy(one) for one in (foreground, foreground, truth, truth, truth)]
+    sample = Sample(torch.zeros(3, height, width, dtype=torch.uint8), *tensors, name="made up")
+    called, mask = np.full_like(truth, 2), np.zeros_like(truth, bool)
+    called[:, :20], mask[:, :5] = 0, True  # half of the seen sidewalk is called road, a piece of road an object
+    errors = error_pictures.errors_of(sample, mask, called, np.where(np.arange(height) < 10, 40.0, 5.0))
+    far, _, near, _, small, taken = errors.values()
+    assert far.sum() == 5 * 10 and far[5:10, 30:].all()  # behind the object, in the upper half
+    assert near.sum() == 10 * 10 and near[10:, 10:20].all()
+    assert not small.any()
+    assert taken.sum() == 20 * 5
+
+
+def test_the_picture_shows_what_the_shipped_network_gets_wrong(tmp_path):
+    error_pictures.main([str(tmp_path / "errors.jpg"), "--drives", "1", "--frames", "2"])
+    picture = cv2.imread(str(tmp_path / "errors.jpg"))
+    assert picture.shape[1] == 2 * 512 and picture.shape[0] % (256 + 20) == 0
+    with pytest.raises(SystemExit, match="cannot write"):
+        error_pictures.main([str(tmp_path / "missing" / "errors.jpg"), "--drives", "1", "--frames", "1"])
