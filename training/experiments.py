@@ -201,9 +201,9 @@ SCALES = {
         heights=(64, 128),
         settings={
             "paper.yaml": (
-                "data.train.cityscapes.limit=400",
+                "data.train.cityscapes.limit=250",
                 "data.validation={manual: {dataset: cityscapes, split: val}}",
-                "schedule.epochs=10",
+                "schedule.epochs=8",
                 "schedule.staircase_epochs=4",
                 "run.loggers=[csv]",
             ),
@@ -579,7 +579,7 @@ def _parser() -> argparse.ArgumentParser:
         "--scale",
         choices=SCALES,
         default="full",
-        help="smoke: a few steps on the synthetic street; tiny: ten epochs of 400 images; full: as published",
+        help="smoke: a few steps on the synthetic street; tiny: eight epochs of 250 images; full: as published",
     )
     parser.add_argument(
         "--seeds", type=int, default=1, metavar="N", help="train every row with seeds 0 to N-1 (default: one, seed 0)"
