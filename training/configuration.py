@@ -152,6 +152,8 @@ class AugmentationOptions:
         crop: height and width of the result in pixels; null keeps the image as it is (no geometry but flips).
         scale: bounds of the zoom, drawn log-uniformly.
         stretch: bounds of the additional horizontal zoom, drawn log-uniformly.
+        focus: probability that a crop that is smaller than the zoomed image is centred on sidewalk behind or beside
+            objects. Else it is anywhere.
         flip: probability of a horizontal flip.
         photometric: probability that the following six are applied at all.
         brightness, contrast, saturation: the factor is uniform in 1 - x .. 1 + x.
@@ -165,6 +167,7 @@ class AugmentationOptions:
     crop: tuple[int, int] | None = None
     scale: tuple[float, float] = (1.0, 1.0)
     stretch: tuple[float, float] = (1.0, 1.0)
+    focus: float = 0.0
     flip: float = 0.0
     photometric: float = 1.0
     brightness: float = 0.0
@@ -565,6 +568,10 @@ def _check(configuration: Configuration) -> None:
         )
     if data.cache_gigabytes <= 0:
         raise ConfigurationError("data.cache_gigabytes must be positive; data.cache=none keeps nothing in memory")
+    if not 0 <= (focus := configuration.augmentation.focus) <= 1:
+        raise ConfigurationError(f"augmentation.focus is a probability, 0 to 1; got {focus}")
+    if focus > 0 and configuration.augmentation.crop is None:
+        raise ConfigurationError("augmentation.focus chooses where crops are: set augmentation.crop")
     if configuration.network.train_only and configuration.network.start_from is None:
         raise ConfigurationError("network.train_only needs weights to leave as they are: set network.start_from")
     if (border := configuration.losses.doubtful_border) < 0:

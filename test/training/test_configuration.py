@@ -47,6 +47,8 @@ from training.configuration import (
         ("data.augment_on=gpu", r"data\.augment_on must be one of cpu, device"),
         ("losses.doubtful_border=-1", r"losses\.doubtful_border is in pixels, 0 leaves nothing out; got -1"),
         ("losses.border_weight=-1", r"losses\.border_weight is a factor, 1 changes nothing; got -1"),
+        ("augmentation.focus=1.5", r"augmentation\.focus is a probability, 0 to 1; got 1\.5"),
+        ("augmentation={focus: 0.5}", r"augmentation\.focus chooses where crops are: set augmentation\.crop"),
         ("run.log_every=0", r"run\.log_every must be at least 1"),
         ("run.loggers=[wandb]", r"run\.loggers must be one of csv, tensorboard, got 'wandb'"),
         ("schedule.minutes=3", r"exactly one of schedule\.steps, schedule\.epochs and schedule\.minutes"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from training.data.places import curb
+from training.data.places import curb, sidewalk_at_objects
 
 
 def street(gap: int = 0) -> torch.Tensor:
@@ -27,3 +27,12 @@ def test_the_curb_is_within_reach_of_road_and_sidewalk(gap: int, columns: range)
 
 def test_there_is_no_curb_without_sidewalk() -> None:
     assert not curb(street().masked_fill(street() == 1, 2)).any()
+
+
+def test_sidewalk_at_objects_is_behind_and_beside_them() -> None:
+    foreground = torch.zeros(40, 60, dtype=torch.uint8)
+    foreground[20:25, 26:36] = 1
+    found = sidewalk_at_objects(street(), foreground, reach=4)
+    assert found.any(0).nonzero()[0].tolist() == list(range(30, 40))
+    assert found.any(1).nonzero()[0].tolist() == list(range(16, 29))
+    assert not sidewalk_at_objects(street(), torch.zeros_like(foreground)).any()

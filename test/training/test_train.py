@@ -38,7 +38,7 @@ from training.configuration import (
 )
 from training.data.datasets import DatasetError, Synthetic
 from training.data.loaders import TrainingData
-from training.data.places import curb
+from training.data.places import curb, sidewalk_at_objects
 from training.data.stream import TrainingSet, stack
 from training.learning import checkpoints, devices, loop
 from training.learning.checkpoints import ScoreLog
@@ -785,6 +785,20 @@ def test_fake_masks_at_the_curb_follow_the_augmented_labels(tmp_path: Path) -> N
         assert (meeting & example.fake_foreground[0].numpy()).any(), "a small rectangle hits it every time"
     stream.augments = False
     assert torch.equal(stream[11].fake_foreground, example.fake_foreground)
+
+
+def test_crops_in_focus_show_more_sidewalk_at_objects_and_nothing_else_is_drawn_otherwise(tmp_path: Path) -> None:
+    settings = ("augmentation.scale=[2, 2]", "augmentation.flip=0", "data.batch_size=4")
+    plain, focused = (
+        [stream[number] for number in range(24)]
+        for stream in (TrainingSet(configured(tmp_path / "run", *settings, f"augmentation.focus={p}")) for p in (0, 1))
+    )
+    shares = [
+        sum(sidewalk_at_objects(example.background, example.foreground).mean() for example in examples)
+        for examples in (plain, focused)
+    ]
+    assert shares[1] > 1.3 * shares[0]
+    assert torch.equal(plain[5].fake_foreground, focused[5].fake_foreground)
 
 
 def test_a_batch_that_a_device_augments_is_the_one_that_workers_augment(tmp_path: Path) -> None:

@@ -260,6 +260,21 @@ def _draw_axis(source: int, target: int, zoom: float, generator: np.random.Gener
     return Axis(0, source, int(generator.integers(0, target - placed + 1)), placed, target)
 
 
+def centered(drawn: Draw, size: tuple[int, int], pixel: tuple[int, int]) -> Draw:
+    """Move the part of the source that is shown so that a pixel is as near to its middle as can be; its size stays.
+
+    Args:
+        drawn: what was decided.
+        size: (height, width) of the source image.
+        pixel: (row, column) in it.
+    """
+    rows, columns = (
+        axis._replace(start=min(max(0, center - axis.length // 2), extent - axis.length))
+        for axis, extent, center in zip((drawn.rows, drawn.columns), size, pixel, strict=True)
+    )
+    return replace(drawn, rows=rows, columns=columns)
+
+
 def _draw_shadow(generator: np.random.Generator) -> np.ndarray:
     """Draw a smooth random field, the height at which it is cut, how softly, and the light in the shade, as parameters.
 

@@ -1,4 +1,4 @@
-"""Places in a labelled street: where road and sidewalk meet, and so where objects stand that hide sidewalk."""
+"""Places in a labelled street: where road and sidewalk meet, and sidewalk beside or behind objects."""
 
 from __future__ import annotations
 
@@ -26,3 +26,19 @@ def curb(background: Tensor, reach: int = 3) -> np.ndarray:
         cv2.dilate((background.numpy() == kind).view(np.uint8), square) > 0 for kind in (_ROAD, _SIDEWALK)
     )
     return road & sidewalk
+
+
+def sidewalk_at_objects(background: Tensor, foreground: Tensor, reach: int = 16) -> np.ndarray:
+    """Find sidewalk behind objects, as far as it is known there, and beside them.
+
+    Args:
+        background: (H, W) uint8, 1 is sidewalk.
+        foreground: (H, W) uint8, 1 on objects.
+        reach: how far from an object, in pixels.
+
+    Returns:
+        (H, W) bool.
+    """
+    square = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
+    near = cv2.dilate((foreground.numpy() == 1).view(np.uint8), square) > 0
+    return near & (background.numpy() == _SIDEWALK)

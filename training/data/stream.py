@@ -21,15 +21,15 @@ from torch.utils.data import Dataset
 
 from sfi_ros.classes import IGNORE
 from training.configuration import Configuration
-from training.data.augmentation import Draw, Draws, augment_batch, augment_labels, augment_sample, draw
+from training.data.augmentation import Draw, Draws, augment_batch, augment_labels, augment_sample, centered, draw
 from training.data.cache import SampleMemory
 from training.data.fake_masks import draw_silhouettes, fake_mask
 from training.data.pasted_occluders import ObjectLibrary, PastedOccluders
-from training.data.places import curb
+from training.data.places import curb, sidewalk_at_objects
 from training.data.sample import Sample, Tensors
 from training.data.sources import training_source
 
-_AUGMENTATION, _FAKE_MASK, _ORDER = range(3)
+_AUGMENTATION, _FAKE_MASK, _ORDER, _FOCUS = range(4)
 """Independent streams of random numbers of one sample."""
 
 
@@ -125,6 +125,11 @@ class TrainingSet(Dataset[TrainingExample]):
             target = torch.where(known, sample.true_background, target)
         size = (sample.image.shape[-2], sample.image.shape[-1])
         drawn = draw(size, configuration.augmentation, self._generator(number, _AUGMENTATION))
+        chance = self._generator(number, _FOCUS)
+        if chance.random() < configuration.augmentation.focus:
+            places = np.argwhere(sidewalk_at_objects(target, sample.foreground))
+            if len(places):
+                drawn = centered(drawn, size, tuple(places[chance.integers(len(places))].tolist()))
         fake = self._fake_mask(number, drawn, target)
         example = TrainingExample(
             sample.image, sample.foreground, sample.kinds, target, fake, [sample.name], drawn=drawn
