@@ -49,6 +49,8 @@ from training.configuration import (
         ("losses.border_weight=-1", r"losses\.border_weight is a factor, 1 changes nothing; got -1"),
         ("augmentation.focus=1.5", r"augmentation\.focus is a probability, 0 to 1; got 1\.5"),
         ("augmentation={focus: 0.5}", r"augmentation\.focus chooses where crops are: set augmentation\.crop"),
+        ("losses.teacher_weight=-1", r"losses\.teacher_weight is a factor, .*; got -1"),
+        ("losses.teacher=best.safetensors", r"losses\.teacher must be a list, got 'best\.safetensors'"),
         ("run.log_every=0", r"run\.log_every must be at least 1"),
         ("run.loggers=[wandb]", r"run\.loggers must be one of csv, tensorboard, got 'wandb'"),
         ("schedule.minutes=3", r"exactly one of schedule\.steps, schedule\.epochs and schedule\.minutes"),
