@@ -160,6 +160,8 @@ class AugmentationOptions:
         hue: rotation of the colour circle, uniform in -x .. x turns.
         gamma: the exponent is log-uniform in 1/(1 + x) .. 1 + x.
         white_balance: every channel's gain is uniform in 1 - x .. 1 + x.
+        style: probability that means and contrasts of luma and tint become those of another photo of the training
+            sources. Each source gives as many.
         shadow: probability that shadows are cast. A building's edge, or the dapples of a tree.
         grayscale, overexposure, sharpen, blur, noise, jpeg: its probability.
     """
@@ -176,6 +178,7 @@ class AugmentationOptions:
     hue: float = 0.0
     gamma: float = 0.0
     white_balance: float = 0.0
+    style: float = 0.0
     shadow: float = 0.0
     grayscale: float = 0.0
     overexposure: float = 0.0
@@ -577,6 +580,8 @@ def _check(configuration: Configuration) -> None:
         raise ConfigurationError("data.cache_gigabytes must be positive; data.cache=none keeps nothing in memory")
     if not 0 <= (focus := configuration.augmentation.focus) <= 1:
         raise ConfigurationError(f"augmentation.focus is a probability, 0 to 1; got {focus}")
+    if not 0 <= (style := configuration.augmentation.style) <= 1:
+        raise ConfigurationError(f"augmentation.style is a probability, 0 to 1; got {style}")
     if focus > 0 and configuration.augmentation.crop is None:
         raise ConfigurationError("augmentation.focus chooses where crops are: set augmentation.crop")
     if configuration.network.train_only and configuration.network.start_from is None:

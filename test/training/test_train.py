@@ -802,6 +802,20 @@ def test_crops_in_focus_show_more_sidewalk_at_objects_and_nothing_else_is_drawn_
     assert torch.equal(plain[5].fake_foreground, focused[5].fake_foreground)
 
 
+def test_styles_change_colours_alone_and_are_those_of_photos(tmp_path: Path) -> None:
+    plain, styled = (
+        TrainingSet(with_cityscapes(tmp_path / "run", "augmentation.noise=0", f"augmentation.style={p}"))
+        for p in (0, 1)
+    )
+    assert len(styled._styles.datasets) == 1
+    for number in range(8):
+        one, other = plain[number], styled[number]
+        for field in ("foreground", "background", "fake_foreground"):
+            assert torch.equal(getattr(one, field), getattr(other, field))
+        assert not torch.equal(one.image, other.image)
+    assert_equal(vars(styled[7]), vars(other))
+
+
 def test_a_batch_that_a_device_augments_is_the_one_that_workers_augment(tmp_path: Path) -> None:
     """From sources of different sizes, with pasted objects: labels and fake masks equal, images nearly."""
     configuration = with_cityscapes(tmp_path / "run", "network.input_height=48", "augmentation.noise=0")

@@ -33,6 +33,8 @@ from training.data.jpeg import jpeg
 from training.data.sample import Tensors
 
 _LUMA = np.array([0.299, 0.587, 0.114])
+TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
+"""RGB to luma and two opponent colours."""
 _PADDING_COLOR = (124, 116, 104)  # the ImageNet mean: zero once it is normalised
 _SHADOW_GRID = (9, 17)  # nodes of the finest shadow; the coarser ones are made that fine, which does not change them
 
@@ -316,10 +318,9 @@ def _draw_color(options: AugmentationOptions, generator: np.random.Generator) ->
 
 def _hue_rotation(turns: float) -> np.ndarray:
     """(3, 3): rotates the colour plane around the gray axis and keeps luma."""
-    to_yiq = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
     cosine, sine = math.cos(2 * math.pi * turns), math.sin(2 * math.pi * turns)
     rotation = np.array([[1, 0, 0], [0, cosine, -sine], [0, sine, cosine]])
-    return np.linalg.inv(to_yiq) @ rotation @ to_yiq
+    return np.linalg.inv(TO_YIQ) @ rotation @ TO_YIQ
 
 
 def _log_uniform(generator: np.random.Generator, bounds: tuple[float, float]) -> float:
@@ -331,6 +332,12 @@ def _parameters(*values: float | np.ndarray) -> np.ndarray:
 
 
 # --- photometric operations: (n, 3, H, W) uint8 images, parameters, (n, 2, 4) axes -> the images changed -------------
+
+
+def _restyle(images: Tensor, operation: Operation, _: Tensor) -> Tensor:
+    matrix, offset = operation.parameters.split([9, 3], 1)
+    pixels = images.float().flatten(2)
+    return _as_uint8(torch.baddbmm(offset[:, :, None], matrix.unflatten(1, (3, 3)), pixels)).view_as(images)
 
 
 def _cast_shadow(images: Tensor, operation: Operation, axes: Tensor) -> Tensor:
@@ -405,6 +412,7 @@ def _compress(images: Tensor, operation: Operation, _: Tensor) -> Tensor:
 
 
 OPERATIONS: dict[str, Callable[[Tensor, Operation, Tensor], Tensor]] = {
+    "style": _restyle,
     "shadow": _cast_shadow,
     "color": _change_color,
     "sharpen": _sharpen,

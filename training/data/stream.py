@@ -28,8 +28,9 @@ from training.data.pasted_occluders import ObjectLibrary, PastedOccluders
 from training.data.places import curb, sidewalk_at_objects
 from training.data.sample import Sample, Tensors
 from training.data.sources import training_source
+from training.data.style import Styles, color_map, statistics
 
-_AUGMENTATION, _FAKE_MASK, _ORDER, _FOCUS = range(4)
+_AUGMENTATION, _FAKE_MASK, _ORDER, _FOCUS, _STYLE = range(5)
 """Independent streams of random numbers of one sample."""
 
 
@@ -114,6 +115,9 @@ class TrainingSet(Dataset[TrainingExample]):
         self.shares = [source.share / total for source in self.sources]
         largest = self.datasets[self.shares.index(max(self.shares))]
         self._objects = largest.library if isinstance(largest, PastedOccluders) else ObjectLibrary(largest)
+        plain = [dataset.dataset if isinstance(dataset, PastedOccluders) else dataset for dataset in self.datasets]
+        photos = [dataset for dataset, of in zip(plain, self.sources, strict=True) if of.dataset != "synthetic"]
+        self._styles = Styles(photos or plain)
 
     def __getitem__(self, number: int) -> TrainingExample:
         """Return the example with this number in the run."""
@@ -123,13 +127,7 @@ class TrainingSet(Dataset[TrainingExample]):
         if configuration.data.true_background and sample.true_background is not None:
             known = sample.true_background != IGNORE
             target = torch.where(known, sample.true_background, target)
-        size = (sample.image.shape[-2], sample.image.shape[-1])
-        drawn = draw(size, configuration.augmentation, self._generator(number, _AUGMENTATION))
-        chance = self._generator(number, _FOCUS)
-        if chance.random() < configuration.augmentation.focus:
-            places = np.argwhere(sidewalk_at_objects(target, sample.foreground))
-            if len(places):
-                drawn = centered(drawn, size, tuple(places[chance.integers(len(places))].tolist()))
+        drawn = self._draw(number, sample, target)
         fake = self._fake_mask(number, drawn, target)
         example = TrainingExample(
             sample.image, sample.foreground, sample.kinds, target, fake, [sample.name], drawn=drawn
@@ -169,6 +167,22 @@ class TrainingSet(Dataset[TrainingExample]):
             # Other objects every time an image comes up.
             return dataset.sample(index, np.random.default_rng((self.configuration.seed, number, index)))
         return dataset[index]
+
+    def _draw(self, number: int, sample: Sample, target: Tensor) -> Draw:
+        """Decide how a sample is augmented; focus and style have their own chance, so they move nothing else."""
+        options = self.configuration.augmentation
+        size = (sample.image.shape[-2], sample.image.shape[-1])
+        drawn = draw(size, options, self._generator(number, _AUGMENTATION))
+        chance = self._generator(number, _FOCUS)
+        if chance.random() < options.focus:
+            places = np.argwhere(sidewalk_at_objects(target, sample.foreground))
+            if len(places):
+                drawn = centered(drawn, size, tuple(places[chance.integers(len(places))].tolist()))
+        chance = self._generator(number, _STYLE)
+        if chance.random() < options.style:
+            colors = color_map(statistics(sample.image), self._styles.draw(chance))
+            drawn = replace(drawn, operations={**drawn.operations, "style": (colors, 0)})
+        return drawn
 
     def _fake_mask(self, number: int, drawn: Draw, target: Tensor) -> Tensor | None:
         options, generator = self.configuration.fake_masks, self._generator(number, _FAKE_MASK)
