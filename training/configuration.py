@@ -222,6 +222,8 @@ class LossOptions:
             a fake mask, behind a pasted object, or behind an object of the synthetic street.
         border_weight: extra weight of background pixels near another background class, 4 pixels at 256 high.
         hard_fraction: share of the valid background pixels of every image that counts, the hardest first.
+        foreground_hard_fraction: share of the pixels of every image that are not foreground that counts in the
+            foreground loss, the hardest first. Walls taken for lorries are such, sky is not.
         doubtful_border: leave unlabeled pixels this close to foreground out of the foreground loss, in pixels. 0
             leaves nothing out.
         kind_weight: factor of the term that tells kinds of objects apart, in networks that do.
@@ -239,6 +241,7 @@ class LossOptions:
     hidden_weight: float = 1.0
     border_weight: float = 1.0
     hard_fraction: float = 1.0
+    foreground_hard_fraction: float = 1.0
     doubtful_border: int = 0
     kind_weight: float = 1.0
     teacher: tuple[str, ...] | None = None
@@ -592,6 +595,10 @@ def _check(configuration: Configuration) -> None:
         raise ConfigurationError(f"losses.border_weight is a factor, 1 changes nothing; got {weight:g}")
     if (weight := configuration.losses.teacher_weight) < 0:
         raise ConfigurationError(f"losses.teacher_weight is a factor, 1 counts as much as the labels; got {weight:g}")
+    if not 0 < (share := configuration.losses.foreground_hard_fraction) <= 1:
+        raise ConfigurationError(
+            f"losses.foreground_hard_fraction is a share above 0, 1 leaves nothing out; got {share:g}"
+        )
     if configuration.run.log_every < 1:
         raise ConfigurationError("run.log_every must be at least 1; run.loggers=[] logs nothing")
     if configuration.run.devices is not None and configuration.run.devices < 1:

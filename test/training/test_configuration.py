@@ -52,6 +52,8 @@ from training.configuration import (
         ("losses.teacher_weight=-1", r"losses\.teacher_weight is a factor, .*; got -1"),
         ("losses.teacher=best.safetensors", r"losses\.teacher must be a list, got 'best\.safetensors'"),
         ("augmentation.style=-1", r"augmentation\.style is a probability, 0 to 1; got -1"),
+        ("losses.foreground_hard_fraction=0", r"losses\.foreground_hard_fraction is a share above 0, .*; got 0"),
+        ("losses.foreground_hard_fraction=1.5", r"losses\.foreground_hard_fraction is a share above 0, .*; got 1\.5"),
         ("run.log_every=0", r"run\.log_every must be at least 1"),
         ("run.loggers=[wandb]", r"run\.loggers must be one of csv, tensorboard, got 'wandb'"),
         ("schedule.minutes=3", r"exactly one of schedule\.steps, schedule\.epochs and schedule\.minutes"),

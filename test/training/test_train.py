@@ -834,7 +834,9 @@ def test_a_batch_that_a_device_augments_is_the_one_that_workers_augment(tmp_path
 def test_the_forward_half_of_a_step_asks_a_device_for_no_value(tmp_path: Path) -> None:
     """On the meta device that is an error; on a GPU the host would wait."""
     options = ("losses.mask_overlap=dice", "losses.hidden_weight=2", "losses.doubtful_border=2")
-    configuration = configured(tmp_path / "run", *options, "losses.border_weight=2")
+    configuration = configured(
+        tmp_path / "run", *options, "losses.border_weight=2", "losses.foreground_hard_fraction=0.5"
+    )
     stream = TrainingSet(configuration)
     stream.augments = False
     batch = stack([stream[number] for number in range(2)])

@@ -18,6 +18,7 @@ from training.learning.losses import (
     Supervision,
     background_loss,
     dice_loss,
+    foreground_loss,
     losses,
     near_other_class,
     supervision,
@@ -241,11 +242,35 @@ def test_hard_fraction_keeps_the_hardest_pixels_of_each_image() -> None:
         assert entropy[image][kept].min() >= entropy[image][known & ~kept].max()
 
 
+def test_the_hardest_pixels_beside_objects_count_as_much_as_objects_and_the_others_not_at_all() -> None:
+    options = LossOptions(foreground_hard_fraction=0.25)
+    foreground, background = targets()
+    foreground[0] = torch.where(foreground[0] == 0, 255, foreground[0])  # an image without any
+    truth = supervision(foreground, background, None, options)
+    _, mask = logits()
+    entropy = functional.binary_cross_entropy_with_logits(
+        mask[:, 0], (foreground == 1).float(), reduction="none"
+    ).detach()
+    negative = foreground[1] == 0
+    count = int(np.ceil(0.25 * int(negative.sum())))
+    loss = foreground_loss(mask, truth, options, truth.totals()[1])
+    loss.backward()
+    gradient = mask.grad[:, 0]
+    kept = negative & (gradient[1] != 0)
+    assert int(kept.sum()) == count and entropy[1][kept].min() >= entropy[1][negative & ~kept].max()
+    assert (gradient[foreground == 1] != 0).all() and gradient[foreground == 255].abs().max() == 0
+    hard = entropy[1][negative].topk(count).values.sum()
+    positives = int((foreground == 1).sum())
+    expected = (entropy[foreground == 1].sum() + hard) / (positives + 0.25 * int(negative.sum()))
+    torch.testing.assert_close(loss.detach(), expected)
+
+
 def test_parts_of_a_batch_with_shared_totals_sum_to_the_whole() -> None:
     for options in (
         LossOptions(),
         LossOptions(mask_overlap="dice", hidden_weight=2, hard_fraction=0.5),
         LossOptions(border_weight=3),
+        LossOptions(foreground_hard_fraction=0.25, doubtful_border=1),
     ):
         predicted, mask = logits()
         truth = supervision(*targets(), None, options)

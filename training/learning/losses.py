@@ -28,7 +28,8 @@ class Supervision:
         background: (N, H, W) uint8 target in {0, 1, 2, 255}.
         foreground: (N, H, W) uint8 target in {0, 1, 255}.
         background_weight: (N, H, W) float32 weight in the background loss, 0 where the target is 255.
-        foreground_weight: (N, H, W) float32 weight in the foreground loss, likewise.
+        foreground_weight: (N, H, W) float32 weight in the foreground loss, likewise. Of pixels that are not foreground
+            it is the share of them that will count, so that totals do not depend on which ones do.
         kinds: (N, H, W) uint8 target in {0, 1, 2, 255}: of objects whose kind is known.
     """
 
@@ -73,7 +74,8 @@ def supervision(
         foreground: (N, H, W) uint8 0/1, 255 where unknown.
         background: (N, H, W) uint8 in {0, 1, 2, 255}.
         fake_foreground: (N, 1, H, W) bool, the fake masks; None without.
-        options: `class_weights`, `hidden_weight`, `border_weight` and `doubtful_border` are used.
+        options: `class_weights`, `hidden_weight`, `border_weight`, `foreground_hard_fraction` and `doubtful_border`
+            are used.
         kinds: (N, H, W) uint8 in {0, 1, 2, 255}; None where none is known.
     """
     known = background != IGNORE
@@ -88,7 +90,10 @@ def supervision(
         weight = torch.where(near_other_class(background), weight * options.border_weight, weight)
     foreground = without_doubtful_border(foreground, background, options.doubtful_border)
     kinds = torch.full_like(foreground, IGNORE) if kinds is None else kinds
-    return Supervision(background, foreground, weight, (foreground != IGNORE).float(), kinds)
+    foreground_weight = (foreground != IGNORE).float()
+    if options.foreground_hard_fraction < 1.0:
+        foreground_weight = torch.where(foreground == 0, options.foreground_hard_fraction, foreground_weight)
+    return Supervision(background, foreground, weight, foreground_weight, kinds)
 
 
 def losses(
@@ -123,7 +128,7 @@ def losses(
         torch.distributed.all_reduce(totals)
         totals = totals / torch.distributed.get_world_size()
     background = background_loss(background_logits, truth, options, totals[0])
-    foreground = foreground_loss(foreground_logits, truth, totals[1])
+    foreground = foreground_loss(foreground_logits, truth, options, totals[1])
     total = options.background_weight * background + options.foreground_weight * foreground
     overlap = foreground.new_zeros(())
     if options.mask_overlap == "dice":
@@ -161,17 +166,23 @@ def background_loss(logits: Tensor, truth: Supervision, options: LossOptions, to
     return (cross_entropy * weight).sum() / total.clamp(min=1e-6)
 
 
-def foreground_loss(logits: Tensor, truth: Supervision, total: Tensor) -> Tensor:
+def foreground_loss(logits: Tensor, truth: Supervision, options: LossOptions, total: Tensor) -> Tensor:
     """Return the binary cross-entropy of the foreground mask over the pixels where it is known.
 
     Args:
         logits: (N, 1, H, W) float.
         truth: the targets.
+        options: only `foreground_hard_fraction` is used.
         total: what the sum over all pixels is divided by.
     """
     positive = (truth.foreground == 1).float()
     entropy = functional.binary_cross_entropy_with_logits(logits[:, 0].float(), positive, reduction="none")
-    return (entropy * truth.foreground_weight).sum() / total.clamp(min=1e-6)
+    weight = truth.foreground_weight
+    if options.foreground_hard_fraction < 1.0:
+        negative = truth.foreground == 0
+        hard = _hardest(entropy.detach(), negative, options.foreground_hard_fraction)
+        weight = torch.where(negative, hard.float(), weight)
+    return (entropy * weight).sum() / total.clamp(min=1e-6)
 
 
 def kind_loss(logits: Tensor, target: Tensor, total: Tensor) -> Tensor:
