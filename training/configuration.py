@@ -220,6 +220,8 @@ class LossOptions:
         mask_overlap_weight: factor of that term.
         hidden_weight: extra weight of background pixels whose class is known although they are hidden. They lie under
             a fake mask, behind a pasted object, or behind an object of the synthetic street.
+        border_smoothing: this share of each pixel's background target goes to the classes around it, by their shares
+            within 4 pixels at 256 high. Far from borders nothing changes.
         border_weight: extra weight of background pixels near another background class, 4 pixels at 256 high.
         hard_fraction: share of the valid background pixels of every image that counts, the hardest first.
         foreground_hard_fraction: share of the pixels of every image that are not foreground that counts in the
@@ -240,6 +242,7 @@ class LossOptions:
     mask_overlap_weight: float = 1.0
     hidden_weight: float = 1.0
     border_weight: float = 1.0
+    border_smoothing: float = 0.0
     hard_fraction: float = 1.0
     foreground_hard_fraction: float = 1.0
     doubtful_border: int = 0
@@ -599,6 +602,8 @@ def _check(configuration: Configuration) -> None:
         raise ConfigurationError(
             f"losses.foreground_hard_fraction is a share above 0, 1 leaves nothing out; got {share:g}"
         )
+    if not 0 <= (share := configuration.losses.border_smoothing) <= 1:
+        raise ConfigurationError(f"losses.border_smoothing is a share, 0 changes nothing, 1 is the most; got {share:g}")
     if configuration.run.log_every < 1:
         raise ConfigurationError("run.log_every must be at least 1; run.loggers=[] logs nothing")
     if configuration.run.devices is not None and configuration.run.devices < 1:

@@ -54,6 +54,7 @@ from training.configuration import (
         ("augmentation.style=-1", r"augmentation\.style is a probability, 0 to 1; got -1"),
         ("losses.foreground_hard_fraction=0", r"losses\.foreground_hard_fraction is a share above 0, .*; got 0"),
         ("losses.foreground_hard_fraction=1.5", r"losses\.foreground_hard_fraction is a share above 0, .*; got 1\.5"),
+        ("losses.border_smoothing=1.2", r"losses\.border_smoothing is a share, .*; got 1\.2"),
         ("run.log_every=0", r"run\.log_every must be at least 1"),
         ("run.loggers=[wandb]", r"run\.loggers must be one of csv, tensorboard, got 'wandb'"),
         ("schedule.minutes=3", r"exactly one of schedule\.steps, schedule\.epochs and schedule\.minutes"),

@@ -835,7 +835,11 @@ def test_the_forward_half_of_a_step_asks_a_device_for_no_value(tmp_path: Path) -
     """On the meta device that is an error; on a GPU the host would wait."""
     options = ("losses.mask_overlap=dice", "losses.hidden_weight=2", "losses.doubtful_border=2")
     configuration = configured(
-        tmp_path / "run", *options, "losses.border_weight=2", "losses.foreground_hard_fraction=0.5"
+        tmp_path / "run",
+        *options,
+        "losses.border_weight=2",
+        "losses.foreground_hard_fraction=0.5",
+        "losses.border_smoothing=0.5",
     )
     stream = TrainingSet(configuration)
     stream.augments = False

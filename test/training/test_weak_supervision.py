@@ -21,6 +21,7 @@ from training.learning.losses import (
     foreground_loss,
     losses,
     near_other_class,
+    shares_around,
     supervision,
     without_doubtful_border,
 )
@@ -61,6 +62,7 @@ def loss_of(options: LossOptions, truth: Supervision | None = None, seed: int = 
         LossOptions(hard_fraction=0.3),
         LossOptions(hidden_weight=4.0),
         LossOptions(border_weight=4.0),
+        LossOptions(border_smoothing=0.5),
         LossOptions(mask_overlap="dice", doubtful_border=2),
     ],
 )
@@ -205,6 +207,29 @@ def test_borders_between_background_classes_count_more_but_not_what_is_unknown_t
     assert unchanged.background_weight.max() == 2
 
 
+def test_labels_are_softened_by_what_is_known_around_them_and_nowhere_else() -> None:
+    foreground, background = targets()
+    shares = shares_around(background)
+    for image, row, column in np.ndindex(SIZE):  # 12 high: one pixel around each
+        around = background[image, max(0, row - 1) : row + 2, max(0, column - 1) : column + 2]
+        known = around[around != 255]
+        expected = [float((known == kind).sum()) / max(1, len(known)) for kind in range(3)]
+        assert shares[image, :, row, column].tolist() == pytest.approx(expected, abs=1e-6)
+    options = LossOptions(class_weights=None, border_smoothing=0.4)
+    truth = supervision(foreground, background, None, options)
+    predicted, _ = logits()
+    hard = functional.one_hot(torch.where(background == 255, 0, background).long(), 3).permute(0, 3, 1, 2)
+    entropy = functional.cross_entropy(predicted, 0.6 * hard + 0.4 * shares, reduction="none")
+    loss = background_loss(predicted, truth, options, truth.totals()[0])
+    torch.testing.assert_close(loss, entropy[background != 255].mean())
+    alone = torch.full((1, 64, 64), 255, dtype=torch.uint8)
+    alone[:, 20:40] = 1  # one class, and nothing known beside it: as without
+    truth = supervision(torch.zeros_like(alone), alone, None, options)
+    predicted = 3 * torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    loss, plain = (background_loss(predicted, truth, chosen, truth.totals()[0]) for chosen in (options, UNWEIGHTED))
+    torch.testing.assert_close(loss, plain)
+
+
 def test_dice_is_zero_for_a_perfect_mask_and_near_one_for_a_disjoint_one() -> None:
     foreground = torch.zeros(1, 12, 20, dtype=torch.uint8)
     foreground[0, 2:9, 3:15] = 1
@@ -270,6 +295,7 @@ def test_parts_of_a_batch_with_shared_totals_sum_to_the_whole() -> None:
         LossOptions(),
         LossOptions(mask_overlap="dice", hidden_weight=2, hard_fraction=0.5),
         LossOptions(border_weight=3),
+        LossOptions(border_smoothing=0.3, hard_fraction=0.5),
         LossOptions(foreground_hard_fraction=0.25, doubtful_border=1),
     ):
         predicted, mask = logits()
