@@ -32,7 +32,7 @@ def test_there_is_no_curb_without_sidewalk() -> None:
 def test_sidewalk_at_objects_is_behind_and_beside_them() -> None:
     foreground = torch.zeros(40, 60, dtype=torch.uint8)
     foreground[20:25, 26:36] = 1
-    found = sidewalk_at_objects(street(), foreground, reach=4)
+    found = sidewalk_at_objects(street(), foreground, reach=0.1)  # 4 of 40 pixels
     assert found.any(0).nonzero()[0].tolist() == list(range(30, 40))
     assert found.any(1).nonzero()[0].tolist() == list(range(16, 29))
     assert not sidewalk_at_objects(street(), torch.zeros_like(foreground)).any()

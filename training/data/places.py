@@ -28,17 +28,18 @@ def curb(background: Tensor, reach: int = 3) -> np.ndarray:
     return road & sidewalk
 
 
-def sidewalk_at_objects(background: Tensor, foreground: Tensor, reach: int = 16) -> np.ndarray:
+def sidewalk_at_objects(background: Tensor, foreground: Tensor, reach: float = 1 / 16) -> np.ndarray:
     """Find sidewalk behind objects, as far as it is known there, and beside them.
 
     Args:
         background: (H, W) uint8, 1 is sidewalk.
         foreground: (H, W) uint8, 1 on objects.
-        reach: how far from an object, in pixels.
+        reach: how far from an object, as a share of the height.
 
     Returns:
         (H, W) bool.
     """
-    square = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
+    side = 2 * round(reach * len(background)) + 1
+    square = np.ones((side, side), np.uint8)
     near = cv2.dilate((foreground.numpy() == 1).view(np.uint8), square) > 0
     return near & (background.numpy() == _SIDEWALK)
