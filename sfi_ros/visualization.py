@@ -7,7 +7,7 @@ from typing import Final
 import cv2
 import numpy as np
 
-from sfi_ros.classes import BACKGROUND_COLORS, FOREGROUND_COLOR, IGNORE, IGNORE_COLOR
+from sfi_ros.classes import BACKGROUND_COLORS, FOREGROUND_COLOR, IGNORE_COLOR
 from sfi_ros.geometry.layout import BLOCKED, INFERRED, GroundLayout
 
 BLOCKED_COLOR: Final = (45, 45, 45)
@@ -28,15 +28,6 @@ def colorize(background: np.ndarray) -> np.ndarray:
     """Background classes (H, W) uint8 -> RGB (H, W, 3) uint8."""
     _check(background, (2,), "background")
     return cv2.LUT(cv2.merge([background] * 3), PALETTE[:, None, :])
-
-
-def classes_of(colors: np.ndarray) -> np.ndarray:
-    """Return the inverse of `colorize`: RGB (H, W, 3) uint8 -> classes (H, W) uint8; foreign colours give 255."""
-    _check(colors, (3,), "colors")
-    classes = np.full(colors.shape[:2], IGNORE, dtype=np.uint8)
-    for number, color in enumerate(BACKGROUND_COLORS):
-        classes[(colors == color).all(axis=2)] = number
-    return classes
 
 
 def overlay(image: np.ndarray, foreground: np.ndarray, background: np.ndarray, alpha: float = 0.5) -> np.ndarray:

@@ -83,7 +83,7 @@ def table_and_layout() -> tuple[GroundTable, GroundLayout, np.ndarray, np.ndarra
     """A level camera over road, with sidewalk to the left of y = 2 and an object in the lower middle of its image."""
     camera = GroundCamera.of(Calibration.pinhole(320, 200, camera_matrix(320, 200, 70)), CameraPose(1.5, 0.1))
     table = GroundTable(camera, GroundGrid(0, 20, -8, 8, 0.25), kerb_height=0.0)
-    left = camera.ground_of_all_pixels()[..., 1] > 2
+    left = camera.ground(np.indices((200, 320))[::-1].reshape(2, -1).T)[:, 1].reshape(200, 320) > 2
     background = np.where(left, 1, 0).astype(np.uint8)
     background[:60] = 2
     background[190:] = 255

@@ -52,13 +52,6 @@ class Agreement:
         self.counts += np.bincount(flat, minlength=self.counts.size).reshape(self.counts.shape)
         self.confidence_sums += np.bincount(sure, weights=confidence, minlength=len(CONFIDENCES))
 
-    def __add__(self, other: Agreement) -> Agreement:
-        """Return what both have counted."""
-        both = Agreement()
-        both.counts = self.counts + other.counts
-        both.confidence_sums = self.confidence_sums + other.confidence_sums
-        return both
-
     @property
     def share(self) -> float | None:
         """Share of the cells whose class was seen to be the inferred one; None without cells."""

@@ -120,9 +120,3 @@ class GroundCamera:
         points = directions[:, :2] * scale[:, None] + self.pose.position[:2]
         points[~reached] = np.nan
         return points
-
-    def ground_of_all_pixels(self) -> np.ndarray:
-        """Return where each pixel of the image sees the ground: (H, W, 2) float64, NaN at the horizon and above."""
-        width, height = self.model.size
-        columns, rows = np.meshgrid(np.arange(width), np.arange(height))
-        return self.ground(np.stack([columns.ravel(), rows.ravel()], axis=1)).reshape(height, width, 2)

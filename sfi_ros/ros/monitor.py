@@ -28,7 +28,7 @@ class Snapshot:
         received, published, dropped, rejected, failed: frames since activation.
         lost: frames since activation that were sent and did not arrive.
         input_rate, output_rate, lost_rate: frames per second lately.
-        dropped_lately, rejected_lately, failed_lately: frames lately.
+        rejected_lately, failed_lately: frames lately.
         age: seconds since the newest frame arrived, None before the first one.
         active_for: seconds since activation, the first demand or the last time jump.
         stamp_offset: seconds that the newest stamp lies behind the clock, None before the first one.
@@ -46,7 +46,6 @@ class Snapshot:
     input_rate: float
     output_rate: float
     lost_rate: float
-    dropped_lately: int
     rejected_lately: int
     failed_lately: int
     age: float | None
@@ -143,7 +142,6 @@ class Monitor:
                 input_rate=lately["received"] / span,
                 output_rate=lately["published"] / span,
                 lost_rate=lately["lost"] / span,
-                dropped_lately=lately["dropped"],
                 rejected_lately=lately["rejected"],
                 failed_lately=lately["failed"],
                 age=None if self._newest is None else now - self._newest,

@@ -85,11 +85,6 @@ def build(workspace: Path, *, symlink_install: bool = False, package: Path = PAC
     return install
 
 
-def python_path(install: Path) -> Path:
-    """Where the built package lies for PYTHONPATH."""
-    return next(install.glob("sfi_ros/lib/python*/site-packages"))
-
-
 def _source(folder: Path, package: Path, *, link: bool) -> Path:
     """Return what CMake needs of the checkout: it refuses include folders inside its source, such as those of .venv."""
     if folder.exists():

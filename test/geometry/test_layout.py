@@ -22,9 +22,15 @@ CAMERA = GroundCamera.of(CALIBRATION, POSE)
 TABLE = GroundTable(CAMERA, GRID, kerb_height=0.0)
 
 
+def ground_of_all_pixels(camera: GroundCamera) -> np.ndarray:
+    """Where each pixel sees the ground: (H, W, 2), NaN at the horizon and above."""
+    width, height = camera.model.size
+    return camera.ground(np.indices((height, width))[::-1].reshape(2, -1).T).reshape(height, width, 2)
+
+
 def street(camera: GroundCamera, wall: float = 25.0) -> np.ndarray:
     """Background classes of a street along x: road to 3 m aside, sidewalk to 5 m, and a wall across."""
-    ground = camera.ground_of_all_pixels()
+    ground = ground_of_all_pixels(camera)
     x, y = ground[..., 0], np.abs(ground[..., 1])
     classes = np.where(y < 3, ROAD, np.where(y < 5, SIDEWALK, OTHER)).astype(np.uint8)
     classes[np.isnan(x) | (x > wall)] = OTHER
@@ -33,7 +39,7 @@ def street(camera: GroundCamera, wall: float = 25.0) -> np.ndarray:
 
 def car(camera: GroundCamera, x: float = 10.0, left: float = 1.0, right: float = -1.0) -> np.ndarray:
     """Mask of an object whose foot is the line from `left` to `right` at `x`, and that hides all behind it."""
-    ground = camera.ground_of_all_pixels()
+    ground = ground_of_all_pixels(camera)
     foot = camera.pixels(np.array([x, x]), np.array([left, right]))
     columns = np.arange(ground.shape[1])
     behind = (ground[..., 0] > x) & (columns >= foot[0, 0]) & (columns <= foot[1, 0])
@@ -181,8 +187,8 @@ def test_masks_of_another_size_are_refused() -> None:
 def test_a_sidewalk_is_looked_for_on_its_kerb() -> None:
     kerb, pose = 0.12, CameraPose(1.4)
     camera = GroundCamera.of(CALIBRATION, pose)
-    ground = camera.ground_of_all_pixels()
-    upper = GroundCamera.of(CALIBRATION, CameraPose(1.4 - kerb)).ground_of_all_pixels()
+    ground = ground_of_all_pixels(camera)
+    upper = ground_of_all_pixels(GroundCamera.of(CALIBRATION, CameraPose(1.4 - kerb)))
     classes = np.where(np.abs(ground[..., 1]) < 3, ROAD, np.where(np.abs(upper[..., 1]) < 5, SIDEWALK, OTHER))
     classes = classes.astype(np.uint8)
     mask = np.zeros_like(classes)

@@ -29,7 +29,6 @@ from sfi_ros.network import checkpoint
 from sfi_ros.ros.dds import profile_environment
 from sfi_ros.ros.image_messages import compressed_message, image_message
 from sfi_ros.ros.spinning import spun_by_a_thread, start_ros
-from sfi_ros.ros.wheel_build import python_path
 
 
 def _claim_domain() -> int:
@@ -72,6 +71,11 @@ def wait_for(condition: Callable[[], object], what: str, timeout: float = PATIEN
         assert time.monotonic() < deadline, f"{what} did not happen within {timeout:.0f} s"
         time.sleep(0.02)
     return value
+
+
+def python_path(install: Path) -> Path:
+    """Where the built package lies for PYTHONPATH."""
+    return next(install.glob("sfi_ros/lib/python*/site-packages"))
 
 
 def installed_environment(install: Path) -> dict[str, str]:

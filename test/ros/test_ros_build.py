@@ -13,11 +13,11 @@ import pytest
 
 pytest.importorskip("rclpy", reason="ROS 2 is not installed (pip install sfi_ros[ros])")
 
-from ros_harness import PATIENCE, Probe, Process, installed_environment, small_weights, wait_for
+from ros_harness import PATIENCE, Probe, Process, installed_environment, python_path, small_weights, wait_for
 
 from sfi_ros.ros.dds import PROFILE
 from sfi_ros.ros.stopping import REFUSED
-from sfi_ros.ros.wheel_build import BuildError, build, missing, python_path
+from sfi_ros.ros.wheel_build import BuildError, build, missing
 
 pytestmark = [
     pytest.mark.timeout(3600),
