@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from sfi_ros.inference.fused_network import OneDnnConv, OneDnnPointwise
+from sfi_ros.network.bfloat16 import multiplies_bfloat16
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def this_processor() -> Processor:
         instructions=instructions,
         has_onednn=_onednn_computes(torch.float32),
         has_bfloat16=has_bfloat16,
-        has_fast_bfloat16=has_bfloat16 and instructions == "AVX512" and _has_avx512_bf16(),
+        has_fast_bfloat16=has_bfloat16 and instructions == "AVX512" and multiplies_bfloat16(),
     )
 
 
@@ -83,11 +84,6 @@ def _onednn_computes(dtype: torch.dtype) -> bool:
     except (AttributeError, RuntimeError):  # AttributeError: a PyTorch that does not have these primitives
         return False
     return True
-
-
-def _has_avx512_bf16() -> bool:
-    check = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # not a documented function: it may go
-    return check is not None and check()
 
 
 def _name() -> str:

@@ -11,6 +11,7 @@ from lightning.fabric import Fabric
 from lightning.fabric.loggers import Logger
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+from sfi_ros.network.bfloat16 import multiplies_bfloat16
 from training.configuration import ConfigurationError, RunConfig
 
 PRECISIONS: Final = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
@@ -59,12 +60,6 @@ def build_fabric(options: RunConfig, loggers: Sequence[Logger] = ()) -> Fabric:
         raise ConfigurationError(f"run.accelerator, run.devices: {error}") from error
     fabric.launch()
     return fabric
-
-
-def multiplies_bfloat16() -> bool:
-    """Whether the processor does so by itself, by AVX-512."""
-    check = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # not a documented function: it may go
-    return check is not None and check()
 
 
 def rank() -> int:

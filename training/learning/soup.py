@@ -25,11 +25,11 @@ import torch
 from sfi_ros.errors import SfiError
 from sfi_ros.files import require_writable, write_json
 from sfi_ros.network import checkpoint
+from sfi_ros.network.bfloat16 import multiplies_bfloat16
 from sfi_ros.network.checkpoint import Checkpoint, CheckpointError
 from sfi_ros.network.scene_network import SceneNetwork
 from training.data.datasets import DatasetError, open_dataset
 from training.data.sample import Sample
-from training.learning.devices import multiplies_bfloat16
 from training.measuring.evaluation import Runner, evaluate
 
 SCORES: Final = ("foreground_region_miou", "all_region_miou", "foreground_mask_iou")
