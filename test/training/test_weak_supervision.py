@@ -19,6 +19,7 @@ from training.learning.losses import (
     background_loss,
     dice_loss,
     foreground_loss,
+    greatest_within,
     losses,
     near_other_class,
     shares_around,
@@ -86,6 +87,14 @@ def test_a_batch_without_any_known_pixel_costs_nothing() -> None:
     total = losses(predicted, mask, supervision(unknown, unknown, None, LossOptions()), LossOptions()).total
     total.backward()
     assert total == 0 and predicted.grad.abs().sum() == 0 and mask.grad.abs().sum() == 0
+
+
+@pytest.mark.parametrize("reach", [0, 1, 2, 3, 4, 7])
+@pytest.mark.parametrize("size", [(9, 13), (3, 2)])
+def test_the_greatest_value_around_is_that_of_max_pooling(reach: int, size: tuple[int, int]) -> None:
+    values = torch.randn(2, 3, *size, generator=torch.manual_seed(0))
+    pooled = functional.max_pool2d(values, 2 * reach + 1, stride=1, padding=reach)
+    assert torch.equal(greatest_within(values, reach), pooled)
 
 
 def test_doubtful_border_leaves_out_unlabeled_pixels_near_objects_only() -> None:
