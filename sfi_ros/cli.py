@@ -435,7 +435,8 @@ def _map(arguments: argparse.Namespace, signals: StopSignals) -> int:
         hidden, shown = summary["labels"]["hidden"], sum(summary["labels"]["shown"].values())
         _say(f"labels: {arguments.labels}; {100 * shown / max(hidden, 1):.0f} % of the hidden pixels were shown")
     _say(f"results in {arguments.output}")
-    return signals.status if summary["interrupted"] else 0
+    lost = _print_lost(arguments.source, summary["lost"])
+    return signals.status if summary["interrupted"] else lost
 
 
 def _work(arguments: argparse.Namespace, tasks: Sequence[Task], signals: StopSignals) -> int:
@@ -457,7 +458,7 @@ def _work_here(arguments: argparse.Namespace, tasks: Sequence[Task], signals: St
         try:
             with _progress() as progress, signals.deferred():
                 summary = task.infer(engine, threads=threads, report=Report(progress, _print_skipped, signals))
-            _print_summary(summary, task.output)
+            status |= _print_summary(summary, task.output)
         except SfiError as error:
             _say(str(error), "error:", "bold red")
             status = 1
@@ -482,7 +483,7 @@ def _work_on_cluster(arguments: argparse.Namespace, tasks: Sequence[Task], signa
                 _say(outcome.error, "error:", "bold red")
                 status = 1
             else:
-                _print_summary(outcome.summary, outcome.task.output)
+                status |= _print_summary(outcome.summary, outcome.task.output)
     return status
 
 
@@ -528,10 +529,19 @@ def _print_skipped(name: str, reason: str) -> None:
     _say(f"{name}: {reason}", "skipped", "yellow")
 
 
-def _print_summary(summary: RunSummary, output: Path) -> None:
+def _print_lost(source: str, files: Sequence[str]) -> int:
+    """Name the files that a recording lacks; return the exit status."""
+    if files:
+        lost = ", ".join(files)
+        _say(f"{source}: results are without what cannot be read of {lost}; {SUMMARY} says why", "error:", "bold red")
+    return int(bool(files))
+
+
+def _print_summary(summary: RunSummary, output: Path) -> int:
+    """Tell what was done; return the exit status."""
     if summary.resumed == summary.frames > 0 and not summary.interrupted:
         _say(f"{summary.source}: {output} is there already, {summary.frames} frames")
-        return
+        return _print_lost(summary.source, summary.lost)
     frames = f"images of {', '.join(summary.topics)}" if summary.topics else "frames"
     before = f" ({summary.resumed} done before)" if summary.resumed else ""
     _say(
@@ -547,6 +557,7 @@ def _print_summary(summary: RunSummary, output: Path) -> None:
         if score is not None:
             _say(f"{name}: {score:.3f}")
     _say(f"results in {output}")
+    return _print_lost(summary.source, summary.lost)
 
 
 def _info(arguments: argparse.Namespace, _: StopSignals) -> int:

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from sfi_ros.errors import ImageError
 from sfi_ros.frames.decoding import is_git_lfs_pointer
-from sfi_ros.frames.frame import SourceError, Unreadable
+from sfi_ros.frames.frame import LostPart, SourceError
 from sfi_ros.frames.names import is_hidden, natural_order, plain_path, printable
 
 ROS1_SUFFIX: Final = ".bag"
@@ -80,7 +80,7 @@ class Bag:
 
     def __init__(self, path: Path, stack: ExitStack):
         self._path = path
-        self.losses: list[Unreadable] = []
+        self.losses: list[LostPart] = []
         self._storages: list[tuple[Path, Any]] = []
         for file in _files_of(path):
             self._open(file, stack)
@@ -133,7 +133,7 @@ class Bag:
         try:
             self._storages.append((file, _storage(file, stack)))
         except BagError as error:
-            self.losses.append(Unreadable(printable(file), str(error)))
+            self.losses.append(LostPart(printable(file), str(error)))
 
     def _require_one_recording(self, folder: Path) -> None:
         """Refuse a folder whose files cannot be parts of one recording, which follow each other."""
@@ -151,7 +151,7 @@ class Bag:
                 behind = storage.start_time
             if behind != start:
                 reason = f"a part of the recording, from {behind} ns on, cannot be read: {_first_line(error)}"
-                self.losses.append(Unreadable(printable(file), reason))
+                self.losses.append(LostPart(printable(file), reason))
                 gap = _FIRST_GAP
             start, gap = behind + gap, 2 * gap  # how much is damaged is not known
 

@@ -54,6 +54,10 @@ class Unreadable:
     reason: str
 
 
+class LostPart(Unreadable):
+    """A file of a source, or a stretch of one, that cannot be read: an unknown number of frames. Named by its file."""
+
+
 class Source(Protocol):
     """Frames in order; iterating again starts again.
 

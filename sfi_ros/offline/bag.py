@@ -23,7 +23,7 @@ from sfi_ros.offline.bag_files import BAG_CONTENT, IMAGES_PER_PART, BagFolder, P
 from sfi_ros.offline.bag_messages import GRID, LABELS, MessageMaker
 from sfi_ros.offline.prefetch import prefetch
 from sfi_ros.offline.recording import Camera, RecordedImage, Recording
-from sfi_ros.offline.summary import RunSummary, measured
+from sfi_ros.offline.summary import RunSummary, lost_files, measured
 from sfi_ros.offline.task import Before, NothingReadable, Plan, Report, Task, stretches
 from sfi_ros.outputs import BACKGROUND, BACKGROUND_CONFIDENCE, FOREGROUND_MASK, SceneView, output_named, require_given
 
@@ -173,6 +173,7 @@ class _Writing:
             source=self._task.source,
             skipped=[name for name, _ in skipped],
             reasons=[reason for _, reason in skipped],
+            lost=lost_files(self._losses),
             interrupted=interrupted,
             resumed=before.resumed,
             **measured(self._engine, timings, before.began),

@@ -30,7 +30,7 @@ from sfi_ros.offline.map_files import MAP_FILES, write_map
 from sfi_ros.offline.prefetch import prefetch
 from sfi_ros.offline.resume import claim, engine_settings, source_settings
 from sfi_ros.offline.run import infer_frame
-from sfi_ros.offline.summary import SUMMARY, engine_facts
+from sfi_ros.offline.summary import SUMMARY, engine_facts, lost_files
 from sfi_ros.offline.task import NothingReadable, Report
 
 MADE_BY: Final = "sfi map"
@@ -110,6 +110,7 @@ class MapRun:
             "interrupted": mapped.interrupted,
             "skipped": [item.name for item in mapped.skipped],
             "reasons": [item.reason for item in mapped.skipped],
+            "lost": lost_files(mapped.skipped),
             "metres_driven": round(_length(mapped.track), 1),
             **engine_facts(engine),
             "frames_per_second": len(mapped.track) / max(time.time() - began, 1e-9),

@@ -128,7 +128,7 @@ class Recording:
                     yield waiting()
                     waiting = None
                 if index == stop:
-                    return
+                    break
                 camera = self.cameras[connection.topic]
                 numbers[camera.topic] += 1
                 if wanted(index):

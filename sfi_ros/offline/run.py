@@ -27,7 +27,7 @@ from sfi_ros.offline.layouts import LayoutOptions
 from sfi_ros.offline.prefetch import BackgroundCalls, prefetch
 from sfi_ros.offline.recorder import FOLDERS, VIDEO, PictureFolder, Recorder
 from sfi_ros.offline.resume import Settings, claim
-from sfi_ros.offline.summary import RunSummary, measured
+from sfi_ros.offline.summary import RunSummary, lost_files, measured
 from sfi_ros.offline.task import Before, NothingReadable, Plan, Report, Task, stretches
 from sfi_ros.outputs import output_named, require_given
 
@@ -181,6 +181,7 @@ class Run(Task):
             source=self.source,
             skipped=[item.name for item in skipped],
             reasons=[item.reason for item in skipped],
+            lost=lost_files(skipped),
             interrupted=interrupted,
             resumed=resumed,
             **measured(engine, timings, began),

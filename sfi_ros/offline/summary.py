@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from sfi_ros.files import write_json
+from sfi_ros.frames.frame import LostPart, Unreadable
 from sfi_ros.inference import InferenceEngine, Timing
 
 SUMMARY: Final = "summary.json"
@@ -39,6 +40,7 @@ class RunSummary:
         mean_foreground_share: of the pixels, 0 to 1.
         scores: name -> 0 to 1 where the truth is known, None for a score without pixels; single keys in the JSON.
         topics: image topic -> what its result topics begin with; of `sfi bag` only.
+        lost: those of `skipped` that are no frames but files of the source, lost as a whole or in part.
     """
 
     made_by: str
@@ -61,6 +63,7 @@ class RunSummary:
     mean_foreground_share: float | None
     scores: dict[str, float | None] = field(default_factory=dict)
     topics: dict[str, str] = field(default_factory=dict)
+    lost: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what `summary.json` holds."""
@@ -120,6 +123,11 @@ def measured(engine: InferenceEngine, timings: Sequence[Timing], began: float) -
         "latency_ms": percentiles(stages.sum(1)),
         "stages_ms_p50": {name: percentiles(stages[:, column])["p50"] for column, name in enumerate(STAGES)},
     }
+
+
+def lost_files(skipped: Iterable[Unreadable]) -> list[str]:
+    """Return the names of the files that a recording lacks, as a whole or in part."""
+    return list(dict.fromkeys(item.name for item in skipped if isinstance(item, LostPart)))
 
 
 def finite(scores: dict[str, float]) -> dict[str, float | None]:

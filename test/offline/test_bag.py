@@ -415,6 +415,25 @@ def test_a_full_disk_is_named_and_the_same_command_goes_on(tmp_path, sfi, sfi_pr
     assert len(read_bag(out)["/front/inpaint/background"]) == 9
 
 
+@pytest.mark.parametrize("command", ["run", "bag"])
+@pytest.mark.parametrize("storage", ["sqlite3", "mcap"])
+def test_a_lost_storage_file_is_seen_by_scripts(tmp_path, sfi, pictures, capsys, command, storage):
+    bag, whole = (write_bag(tmp_path / name, pictures[:2], storage=storage) for name in ("in", "whole"))
+    (bag / "metadata.yaml").unlink()
+    [file] = bag.iterdir()
+    lost = bag / f"in_1{file.suffix}"
+    lost.write_bytes(bytes(4096))
+    for said in ("skipped {}: ", "is there already, 2 frames"):
+        assert sfi(command, bag, whole, "-o", tmp_path / "out") == 1
+        assert said.format(lost) in (errors := capsys.readouterr().err)
+        assert f"error: {bag}: results are without what cannot be read of {lost}; summary.json says why" in errors
+    for name, files in (("in", [str(lost)]), ("whole", [])):
+        summary = json.loads((tmp_path / "out" / name / "summary.json").read_text())
+        assert (summary["frames"], summary["lost"], summary["skipped"]) == (2, files, files)
+    assert sfi(command, bag, "-o", tmp_path / "first", "--limit", 1) == 1
+    assert sfi(command, whole, "-o", tmp_path / "second") == 0
+
+
 @pytest.mark.parametrize("name", ["out #1", "what?", "50%", "[b]", "a:b", "ünï", "-o", "new\nline"])
 def test_any_name_will_do(tmp_path, engine, pictures, name):
     bag = write_bag(tmp_path / "in", pictures[:1])

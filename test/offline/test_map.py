@@ -209,6 +209,10 @@ def test_a_recording_gives_the_map_of_its_drive(tmp_path: Path, sfi: Sfi, capsys
     assert sfi(*command) == 1 and "--camera height=1.5" in capsys.readouterr().err
     assert sfi(*command, "--camera", f"height={pose.height},pitch={pose.pitch}") == 0
     assert json.loads((tmp_path / "map" / "summary.json").read_text())["frames"] > 10
+    (bag / "metadata.yaml").unlink()
+    (bag / "bag_1.db3").write_bytes(bytes(4096))
+    assert sfi(*command, "--camera", "height=1.5", "--limit", 1, "--overwrite") == 1
+    assert f"results are without what cannot be read of {bag / 'bag_1.db3'}" in capsys.readouterr().err
 
 
 def test_recordings_that_lack_something_say_what(tmp_path: Path, sfi: Sfi, capsys: pytest.CaptureFixture[str]) -> None:
