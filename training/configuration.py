@@ -229,10 +229,6 @@ class LossOptions:
         doubtful_border: leave unlabeled pixels this close to foreground out of the foreground loss, in pixels. 0
             leaves nothing out.
         kind_weight: factor of the term that tells kinds of objects apart, in networks that do.
-        teacher: product checkpoints, of any network, whose mean opinion of every pixel is a soft target beside the
-            labels, behind objects too. What they were trained on belongs into run.training_data.
-        teacher_weight: factor of that term.
-        teacher_mirrored: ask the teachers about the mirrored image as well; twice their time.
     """
 
     class_weights: tuple[float, float, float] | None = PAPER_CLASS_WEIGHTS
@@ -247,9 +243,6 @@ class LossOptions:
     foreground_hard_fraction: float = 1.0
     doubtful_border: int = 0
     kind_weight: float = 1.0
-    teacher: tuple[str, ...] | None = None
-    teacher_weight: float = 1.0
-    teacher_mirrored: bool = False
 
 
 @dataclass(frozen=True)
@@ -596,8 +589,6 @@ def _check(configuration: Configuration) -> None:
         raise ConfigurationError(f"losses.doubtful_border is in pixels, 0 leaves nothing out; got {border}")
     if (weight := configuration.losses.border_weight) < 0:
         raise ConfigurationError(f"losses.border_weight is a factor, 1 changes nothing; got {weight:g}")
-    if (weight := configuration.losses.teacher_weight) < 0:
-        raise ConfigurationError(f"losses.teacher_weight is a factor, 1 counts as much as the labels; got {weight:g}")
     if not 0 < (share := configuration.losses.foreground_hard_fraction) <= 1:
         raise ConfigurationError(
             f"losses.foreground_hard_fraction is a share above 0, 1 leaves nothing out; got {share:g}"

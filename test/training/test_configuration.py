@@ -49,8 +49,6 @@ from training.configuration import (
         ("losses.border_weight=-1", r"losses\.border_weight is a factor, 1 changes nothing; got -1"),
         ("augmentation.focus=1.5", r"augmentation\.focus is a probability, 0 to 1; got 1\.5"),
         ("augmentation={focus: 0.5}", r"augmentation\.focus chooses where crops are: set augmentation\.crop"),
-        ("losses.teacher_weight=-1", r"losses\.teacher_weight is a factor, .*; got -1"),
-        ("losses.teacher=best.safetensors", r"losses\.teacher must be a list, got 'best\.safetensors'"),
         ("augmentation.style=-1", r"augmentation\.style is a probability, 0 to 1; got -1"),
         ("losses.foreground_hard_fraction=0", r"losses\.foreground_hard_fraction is a share above 0, .*; got 0"),
         ("losses.foreground_hard_fraction=1.5", r"losses\.foreground_hard_fraction is a share above 0, .*; got 1\.5"),

@@ -412,7 +412,6 @@ THREE_STEPS = (
     "losses.mask_overlap=dice",
     "losses.hidden_weight=2",
     "losses.doubtful_border=2",
-    f"losses.teacher=[{ROOT / 'sfi_ros/weights/default.safetensors'}]",
     "optimizer.encoder_rate=1e-5",
     "optimizer.head_rate=1e-5",
 )

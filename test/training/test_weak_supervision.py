@@ -156,24 +156,6 @@ def test_kinds_of_objects_are_told_apart_where_they_are_known_and_nothing_else_l
     assert losses(predicted, mask, unknown, options, kind_logits=of_kinds).kinds == 0
 
 
-def test_a_teacher_is_learned_from_at_every_pixel_and_agreement_moves_nothing() -> None:
-    truth = supervision(*targets(), None, UNWEIGHTED)
-    predicted, mask = logits()
-    opinion = torch.cat([logits(1)[1].sigmoid(), logits(1)[0].softmax(1)], 1).detach()
-    result = losses(predicted, mask, truth, LossOptions(class_weights=None, teacher_weight=0.5), opinion=opinion)
-    plain = losses(predicted, mask, truth, UNWEIGHTED)
-    of_background = -(opinion[:, 1:] * predicted.log_softmax(1)).sum(1)
-    of_mask = -(opinion[:, :1] * functional.logsigmoid(mask) + (1 - opinion[:, :1]) * functional.logsigmoid(-mask))
-    torch.testing.assert_close(result.teacher, (of_background.mean() + of_mask.mean()).detach())
-    torch.testing.assert_close(result.total, plain.total + 0.5 * result.teacher)
-    assert plain.teacher == 0
-    (result.total - plain.total).backward()
-    assert predicted.grad.abs().amax(1).min() > 0 and mask.grad.abs().min() > 0
-    predicted, mask = logits(1)
-    losses(predicted, mask, truth, LossOptions(None, 0.0, 0.0), opinion=opinion).total.backward()
-    assert max(predicted.grad.abs().max(), mask.grad.abs().max()) < 1e-8
-
-
 # --- options ---------------------------------------------------------------------------------------------------------
 
 

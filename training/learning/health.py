@@ -39,7 +39,7 @@ class Health:
         Args:
             step: its number.
             names: of its samples.
-            numbers: (7,) total loss; background, foreground, mask overlap, kinds, teacher; norm of the gradient.
+            numbers: (6,) total loss, background, foreground, mask overlap, kinds of objects, norm of the gradient.
         """
         self._steps.append((step, names, numbers))
         relevant = numbers if self.with_gradient else numbers[:-1]
@@ -53,12 +53,13 @@ class Health:
         """
         steps, self._steps = self._steps, []
         values = torch.stack([numbers for _, _, numbers in steps]).tolist() if steps else []
-        for (step, names, _), (total, *terms, norm) in zip(steps, values, strict=True):
+        for (step, names, _), (total, background, foreground, overlap, kinds, norm) in zip(steps, values, strict=True):
             batch = f"the batch was {', '.join(names)}"
             if not math.isfinite(total):
-                named = ("background", "foreground", "mask overlap", "kinds", "teacher")
-                shown = ", ".join(f"{name} {term:g}" for name, term in zip(named, terms, strict=True))
-                raise NonFiniteLoss(f"the loss of step {step} is not finite ({shown}); {batch}")
+                raise NonFiniteLoss(
+                    f"the loss of step {step} is not finite (background {background:g}, foreground {foreground:g}, "
+                    f"mask overlap {overlap:g}, kinds {kinds:g}); {batch}"
+                )
             if self.with_gradient and not math.isfinite(norm):
                 elsewhere = ""
                 if torch.distributed.is_available() and torch.distributed.is_initialized():

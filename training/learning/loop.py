@@ -34,7 +34,6 @@ from training.learning.optimizer import MovingAverage, build_optimizer, set_rate
 from training.learning.progress import RunProgress
 from training.learning.schedule import Schedule, TimeLimit
 from training.learning.signals import Interrupted, StopSignals, agree
-from training.learning.teacher import Teacher
 from training.learning.validation import validate
 
 
@@ -51,7 +50,6 @@ class Learner:
         average: their moving average, if there is one.
         scaler: of float16's loss, else None.
         health: of the last steps.
-        teacher: what it learns from beside the labels, if there is one.
         step: how many there have been.
     """
 
@@ -63,7 +61,6 @@ class Learner:
     average: MovingAverage | None
     scaler: torch.amp.GradScaler | None
     health: Health
-    teacher: Teacher | None = None
     step: int = 0
 
     @classmethod
@@ -88,10 +85,7 @@ class Learner:
         health = Health(fabric.device, with_gradient=scaler is None)
         decay = configuration.optimizer.ema_decay
         average = MovingAverage(network, decay) if decay > 0 else None
-        optimizer, teacher = fabric.setup_optimizers(optimizer), None
-        if configuration.losses.teacher:
-            teacher = Teacher(fabric, configuration.losses)
-        return cls(fabric, configuration, network, model, optimizer, average, scaler, health, teacher)
+        return cls(fabric, configuration, network, model, fabric.setup_optimizers(optimizer), average, scaler, health)
 
     @property
     def product(self) -> SceneNetwork:
@@ -220,8 +214,8 @@ def take_step(learner: Learner, batch: TrainingExample, factor: float) -> Tensor
         factor: of the learning rates.
 
     Returns:
-        (7,) float32 on the device: total loss, background, foreground, mask overlap, kinds of objects, teacher, and
-        the gradient's norm.
+        (6,) float32 on the device: total loss, background, foreground, mask overlap, kinds of objects, and the
+        gradient's norm.
     """
     fabric, options = learner.fabric, learner.configuration
     set_rates(learner.optimizer, factor)
@@ -232,7 +226,6 @@ def take_step(learner: Learner, batch: TrainingExample, factor: float) -> Tensor
         rows = slice(part * len(batch.names) // parts, (part + 1) * len(batch.names) // parts)
         seed_dropout(options.seed, learner.step, part, fabric.global_rank)
         with fabric.no_backward_sync(learner.model, enabled=part < parts - 1):
-            opinion = None if learner.teacher is None else learner.teacher(batch.image[rows])
             output = learner.model(
                 batch.image[rows], None if given is None else given[rows], None if fake is None else fake[rows]
             )
@@ -244,11 +237,10 @@ def take_step(learner: Learner, batch: TrainingExample, factor: float) -> Tensor
                 options.losses,
                 totals=truth.totals() / parts,
                 kind_logits=output.kinds,
-                opinion=opinion,
             )
             fabric.backward(loss.total / parts)
-        terms = (loss.background, loss.foreground, loss.mask_overlap, loss.kinds, loss.teacher)
-        computed.append(torch.stack([loss.total.detach(), *terms]))
+        terms = (loss.total.detach(), loss.background, loss.foreground, loss.mask_overlap, loss.kinds)
+        computed.append(torch.stack(terms))
 
     limit = math.inf if options.optimizer.clip_norm is None else options.optimizer.clip_norm
     norm = fabric.clip_gradients(learner.model, learner.optimizer, max_norm=limit, error_if_nonfinite=False)
@@ -277,14 +269,12 @@ def log_step(learner: Learner, numbers: Tensor) -> None:
         numbers = numbers.clone()
         torch.distributed.all_reduce(numbers)
         numbers = numbers / learner.fabric.world_size
-    names = ("loss", "background", "foreground", "mask_overlap", "kinds", "teacher", "gradient_norm")
+    names = ("loss", "background", "foreground", "mask_overlap", "kinds", "gradient_norm")
     values = dict(zip(names, numbers.tolist(), strict=True)) | {"rate": learner.rate}
     if learner.configuration.losses.mask_overlap == "none":
         del values["mask_overlap"]
     if not learner.network.options.tells_kinds:
         del values["kinds"]
-    if learner.teacher is None:
-        del values["teacher"]
     learner.fabric.log_dict({f"train/{name}": value for name, value in values.items()}, learner.step)
 
 

@@ -59,7 +59,6 @@ class Losses:
     background: Tensor
     mask_overlap: Tensor
     kinds: Tensor
-    teacher: Tensor
 
 
 def supervision(
@@ -105,7 +104,6 @@ def losses(
     *,
     totals: Tensor | None = None,
     kind_logits: Tensor | None = None,
-    opinion: Tensor | None = None,
 ) -> Losses:
     """Return the losses of a batch and their weighted sum.
 
@@ -117,7 +115,6 @@ def losses(
         totals: (3,) what the summed losses are divided by, as `Supervision.totals`. A batch that is computed in
             several parts passes their mean, so that the parts' mean gradient is that of the undivided batch.
         kind_logits: (N, 3, H, W) float; None of a network that tells no kinds of objects.
-        opinion: (N, 4, H, W) float, what a `Teacher` says; None without.
 
     Under `torch.distributed` the totals are averaged over the processes, to the same end: the gradient that
     DistributedDataParallel averages is that of one process with the whole batch.
@@ -139,12 +136,7 @@ def losses(
     if kind_logits is not None:
         kinds = kind_loss(kind_logits, truth.kinds, totals[2])
         total = total + options.kind_weight * kinds
-    teacher = foreground.new_zeros(())
-    if opinion is not None:
-        teacher = teacher_loss(background_logits, foreground_logits, opinion)
-        total = total + options.teacher_weight * teacher
-    terms = (foreground, background, overlap, kinds, teacher)
-    return Losses(total, *(term.detach() for term in terms))
+    return Losses(total, foreground.detach(), background.detach(), overlap.detach(), kinds.detach())
 
 
 def background_loss(logits: Tensor, truth: Supervision, options: LossOptions, total: Tensor) -> Tensor:
@@ -199,20 +191,6 @@ def kind_loss(logits: Tensor, target: Tensor, total: Tensor) -> Tensor:
     """
     entropy = functional.cross_entropy(logits.float(), target.long(), ignore_index=IGNORE, reduction="sum")
     return entropy / total.clamp(min=1e-6)
-
-
-def teacher_loss(background_logits: Tensor, foreground_logits: Tensor, opinion: Tensor) -> Tensor:
-    """Return the cross-entropies of background and mask with a teacher's opinion: means over all pixels, summed.
-
-    They are least, but not zero, where the network says the same.
-
-    Args:
-        background_logits: (N, 3, H, W) float.
-        foreground_logits: (N, 1, H, W) float.
-        opinion: (N, 4, H, W) float, probabilities of foreground, road, sidewalk, other.
-    """
-    background = functional.cross_entropy(background_logits.float(), opinion[:, 1:])
-    return background + functional.binary_cross_entropy_with_logits(foreground_logits.float(), opinion[:, :1])
 
 
 def dice_loss(logits: Tensor, target: Tensor, smoothing: float = 0.01) -> Tensor:
