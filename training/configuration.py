@@ -87,8 +87,6 @@ class SourceConfig:
         pasted: share of the training samples that get foreground pasted from other images of the set. In validation 1
             pastes onto every image, 0 onto none; then a Cityscapes that has gt_manual/<split> is measured on its
             manually annotated images.
-        pasted_at: for training, own_place, where the object was in its own image, or curb: moved sideways to where road
-            and sidewalk meet.
         limit: use at most this many images, evenly spread over the set; null uses all.
         drives: of the synthetic street: this many drives.
         frames: of the synthetic street: this many frames in each drive.
@@ -102,7 +100,6 @@ class SourceConfig:
     split: str = "train"
     share: float = 1.0
     pasted: float = 0.0
-    pasted_at: Literal["own_place", "curb"] = "own_place"
     limit: int | None = None
     drives: int = 8
     frames: int = 100

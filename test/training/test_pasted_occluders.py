@@ -11,7 +11,7 @@ from conftest import shared
 from torch.utils.data import DataLoader, Dataset
 
 from training.data.datasets import Cityscapes, Kitti
-from training.data.pasted_occluders import Occluder, PastedOccluders, _moved, cut_out, paste
+from training.data.pasted_occluders import Occluder, PastedOccluders, cut_out, paste
 from training.data.sample import Sample, collate
 
 HEIGHT, WIDTH = 48, 96
@@ -171,55 +171,6 @@ def test_donors_are_read_once_while_they_are_in_the_cache() -> None:
         for index in range(6):
             dataset[index]
     assert streets.reads <= 60 + 6
-
-
-class Curbs(Streets):
-    """One object each, cut off by no border; road and sidewalk meet along a diagonal from row 24 on."""
-
-    def __getitem__(self, index: int) -> Sample:
-        sample = Streets(objects=0)[index]
-        rows, columns = torch.meshgrid(torch.arange(HEIGHT), torch.arange(WIDTH), indexing="ij")
-        background = torch.where(columns < 20 + rows, 0, 1).masked_fill(rows < 24, 2).byte()
-        sample.foreground[10 + 4 * index : 20 + 4 * index, 5:11] = 1
-        sample.categories = torch.where(sample.foreground > 0, 26 + index, 7).byte()
-        sample.partial_background = background.masked_fill(sample.foreground > 0, 255)
-        return sample
-
-
-def test_objects_at_the_curb_stand_there_in_their_own_row() -> None:
-    places = PastedOccluders(Curbs(), at_curb=True)
-    moved = 0
-    for index in range(6):
-        after = places[index]
-        for other in set(range(6)) - {index}:
-            rows, columns = (after.categories == 26 + other).nonzero().T.tolist()
-            if not rows:
-                continue
-            assert max(rows) == 19 + 4 * other, "the row it stood in"
-            middle = (min(columns) + max(columns) + 1) // 2
-            if other == 0:
-                assert middle == 8, "where there is no curb it keeps its place"
-            elif (after.categories == 26 + other).sum() == 60:  # another object may stand before it
-                assert abs(middle - (20 + max(rows))) <= 6
-                moved += 1
-    assert moved >= 3
-    own = PastedOccluders(Curbs())[3]
-    assert own.foreground.sum() == own.foreground[:, 5:11].sum(), "by default nothing moves"
-
-
-def test_an_object_that_is_cut_off_or_does_not_fit_at_the_curb_keeps_its_place() -> None:
-    places = np.zeros((30, 60), bool)
-    places[19, 10] = True
-    image = torch.zeros(3, 10, 12, dtype=torch.uint8)
-    mask = torch.ones(10, 12, dtype=torch.bool)
-    lefts = [
-        _moved(Occluder(10, left, image, mask, mask, mask), places, np.random.default_rng(0)).left
-        for left in (0, 1, 30, 48)
-    ]
-    assert lefts == [0, 4, 4, 48]
-    places = np.roll(places, -7, 1)  # it would stick out of the image
-    assert _moved(Occluder(10, 30, image, mask, mask, mask), places, np.random.default_rng(0)).left == 30
-    assert _moved(Occluder(25, 30, image, mask, mask, mask), places, np.random.default_rng(0)).left == 30
 
 
 def test_wrong_arguments_are_refused() -> None:

@@ -12,7 +12,7 @@ process it is made.
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -22,7 +22,6 @@ from torch.nn import functional
 from torch.utils.data import Dataset
 
 from sfi_ros.classes import IGNORE
-from training.data.places import curb
 from training.data.sample import Sample
 
 
@@ -87,7 +86,6 @@ class PastedOccluders(Dataset[Sample]):
         min_area: float = 0.0005,
         max_area: float = 0.2,
         cache: int = 1024,
-        at_curb: bool = False,
     ):
         """Wrap a dataset.
 
@@ -105,8 +103,6 @@ class PastedOccluders(Dataset[Sample]):
                 `true_background`, which is then what is known without pasting.
             min_area, max_area: bounds of an object's area, as shares of the image it is cut from.
             cache: of `library`, the objects of the dataset.
-            at_curb: move objects along their bottom row, where they keep their size, to where road and sidewalk meet.
-                An object that the border of its image cuts off, or in whose row they do not meet, keeps its place.
 
         Raises:
             ValueError: arguments out of range, or fewer than two images.
@@ -119,7 +115,7 @@ class PastedOccluders(Dataset[Sample]):
         if len(dataset) < 2:
             raise ValueError("pasting needs another image to cut objects from: give a set of two or more")
         self.dataset, self.seed = dataset, seed
-        self.most, self.probability, self.at_curb = most, probability, at_curb
+        self.most, self.probability = most, probability
         self.library = ObjectLibrary(dataset, min_area=min_area, max_area=max_area, cache=cache)
 
     def __len__(self) -> int:
@@ -137,12 +133,10 @@ class PastedOccluders(Dataset[Sample]):
         if generator.random() < self.probability:
             truth = sample.partial_background if sample.true_background is None else sample.true_background
             visible = (sample.foreground == 0) & (truth != IGNORE)
-            occluders = self._choose(index, visible, curb(truth) if self.at_curb else None, generator)
+            occluders = self._choose(index, visible, generator)
         return paste(sample, occluders)
 
-    def _choose(
-        self, index: int, visible: Tensor, places: np.ndarray | None, generator: np.random.Generator
-    ) -> list[Occluder]:
+    def _choose(self, index: int, visible: Tensor, generator: np.random.Generator) -> list[Occluder]:
         wished = int(generator.integers(1, self.most + 1))
         chosen: list[Occluder] = []
         # Two donors give enough objects as a rule; an empty street gets two more chances.
@@ -152,11 +146,8 @@ class PastedOccluders(Dataset[Sample]):
             donor = int(generator.integers(len(self.dataset) - 1))
             objects = self.library[donor + (donor >= index)]
             for place in generator.permutation(len(objects)):
-                if len(chosen) == wished:
-                    break
-                occluder = objects[place] if places is None else _moved(objects[place], places, generator)
-                if _fits(occluder, visible):
-                    chosen.append(occluder)
+                if len(chosen) < wished and _fits(objects[place], visible):
+                    chosen.append(objects[place])
         return sorted(chosen, key=lambda occluder: occluder.top + len(occluder.mask))
 
 
@@ -219,18 +210,6 @@ def _opacity(mask: Tensor) -> Tensor:
     # Share of set pixels in the 3x3 neighbourhood, on the mask; pixels beyond the box count as unset.
     inside = mask.float()[None]
     return functional.avg_pool2d(inside, 3, stride=1, padding=1)[0] * inside[0]
-
-
-def _moved(occluder: Occluder, places: np.ndarray, generator: np.random.Generator) -> Occluder:
-    """Move an object sideways so that it stands, by its middle, at one of the places (H, W) of its bottom row."""
-    height, width = occluder.mask.shape
-    bottom = occluder.top + height - 1
-    free = places.shape[1] - width
-    if occluder.left in (0, free) or bottom >= len(places):
-        return occluder
-    lefts = np.flatnonzero(places[bottom]) - width // 2
-    lefts = lefts[(lefts >= 0) & (lefts <= free)]
-    return replace(occluder, left=int(generator.choice(lefts))) if len(lefts) else occluder
 
 
 def _fits(occluder: Occluder, visible: Tensor) -> bool:

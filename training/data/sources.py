@@ -54,8 +54,7 @@ def training_source(configuration: Configuration, source: SourceConfig, memory: 
     if source.limit is not None:
         dataset = evenly(dataset, source.limit)
     if source.pasted > 0:
-        at_curb = source.pasted_at == "curb"
-        dataset = PastedOccluders(dataset, seed=configuration.seed, probability=source.pasted, at_curb=at_curb)
+        dataset = PastedOccluders(dataset, seed=configuration.seed, probability=source.pasted)
     return dataset
 
 
