@@ -54,17 +54,20 @@ class CameraModel:
             rectified: the images were rectified, and so have the projection matrix and no distortion.
 
         Raises:
-            CalibrationError: a distortion model that is not in `MODELS`.
+            CalibrationError: coefficients of a model that is not in `MODELS`; zeros without a name of it are none.
         """
         calibration = calibration.resized(size or calibration.image_size)
         width, height = size or (calibration.width, calibration.height)
         if rectified:
             return cls(calibration.projection_matrix[:, :3], np.empty(0), False, (width, height), _STEEPEST)
         distortion = np.array(calibration.d)
-        if calibration.distortion_model not in MODELS and distortion.any():
+        unknown = calibration.distortion_model not in MODELS
+        # Zeros are no distortion in every known polynomial; those of another model may be a fisheye's.
+        if unknown and (distortion.any() or (calibration.distortion_model and len(distortion))):
             raise CalibrationError(
                 f"the distortion model is {calibration.distortion_model!r}; known are {', '.join(MODELS)}. "
-                "Rectify the images (image_proc), or calibrate with one of them"
+                "Rectify the images (image_proc), or calibrate with one of them; of images without distortion say that "
+                "they are rectified (sfi: --rectified; node: layout.rectified)"
             )
         fisheye = calibration.distortion_model == "equidistant" and len(distortion) > 0
         if not fisheye and not distortion.any():

@@ -71,6 +71,17 @@ def test_rectified_images_have_the_projection_matrix() -> None:
     assert np.allclose(model.pixels(points), CameraModel.of(PINHOLE).pixels(points))
 
 
-def test_an_unknown_lens_is_named_with_the_remedy() -> None:
-    with pytest.raises(CalibrationError, match=r"'omnidirectional'.*plumb_bob.*[Rr]ectify"):
-        CameraModel.of(replace(PINHOLE, distortion_model="omnidirectional", d=(0.1,)))
+@pytest.mark.parametrize(("name", "d"), [("omnidirectional", (0.1,)), ("foo", (0.0,) * 5), ("", (0.1, 0, 0, 0, 0))])
+def test_an_unknown_lens_is_named_with_the_remedy(name: str, d: tuple[float, ...]) -> None:
+    camera = replace(PINHOLE, distortion_model=name, d=d)
+    with pytest.raises(CalibrationError, match=rf"'{name}'.*plumb_bob.*Rectify .*--rectified"):
+        CameraModel.of(camera)
+    assert len(CameraModel.of(camera, rectified=True).distortion) == 0
+    assert camera.resized((320, 240)).distortion_model == name, "where pixels are not projected it is passed on"
+
+
+@pytest.mark.parametrize(("name", "d"), [("", ()), ("", (0.0,) * 5), ("none", ())])
+def test_without_coefficients_there_is_no_distortion_whatever_its_model(name: str, d: tuple[float, ...]) -> None:
+    model = CameraModel.of(replace(PINHOLE, distortion_model=name, d=d))
+    points = np.random.default_rng(0).uniform([-3, -2, 5], [3, 2, 20], (20, 3))
+    np.testing.assert_array_equal(model.pixels(points), CameraModel.of(PINHOLE).pixels(points))
