@@ -6,6 +6,7 @@ They do where a hypervisor takes pages back: there one call in twenty took 80 ti
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
 import weakref
 from typing import Final
@@ -15,6 +16,9 @@ from numpy.typing import DTypeLike
 
 _ALIGNMENT: Final = 64
 """Bytes: a cache line, and what vector instructions like best."""
+
+_SETTINGS: Final = {"arena_max": (-8, 1), "mmap_threshold": (-3, 1 << 25), "trim_threshold": (-1, 1 << 28)}
+"""glibc's name -> number in its malloc.h, and value: heaps, or bytes (of mmap_threshold the most that there can be)."""
 
 
 def give_back() -> None:
@@ -30,11 +34,15 @@ def keep_freed() -> None:
 
     By itself it gives large blocks back, and what lies at the end of a heap, most of all in the heaps of threads: on a
     node's thread that was up to 12 000 fresh pages and 10 ms of 75 for a frame, in some runs and not in others.
+
+    What the environment sets, as MALLOC_TRIM_THRESHOLD_ or in GLIBC_TUNABLES, stays as it is.
     """
-    settings = {-8: 1, -3: 1 << 25, -1: 1 << 28}  # M_ARENA_MAX; M_MMAP_THRESHOLD, its most; M_TRIM_THRESHOLD, in bytes
+    tunables = os.environ.get("GLIBC_TUNABLES", "")
     try:
-        for name, value in settings.items():
-            ctypes.CDLL(None).mallopt(name, value)
+        for name, (number, value) in _SETTINGS.items():
+            variable = f"MALLOC_{name.upper()}"
+            if not {variable, f"{variable}_"} & os.environ.keys() and f"glibc.malloc.{name}=" not in tunables:
+                ctypes.CDLL(None).mallopt(number, value)
     except (AttributeError, OSError, TypeError):  # not glibc
         return
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -109,3 +110,20 @@ def test_what_a_thread_frees_is_kept_for_its_next_frame():
         for keep in (False, True)
     ]
     assert faults[1] < 1000 < faults[0], "fresh pages in 20 rounds"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="another C library, which decides by itself")
+@pytest.mark.parametrize(
+    ("variable", "value", "kept"),
+    [
+        ("MALLOC_TRIM_THRESHOLD_", "131072", False),
+        ("MALLOC_MMAP_THRESHOLD_", "131072", False),
+        ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=0:glibc.malloc.trim_threshold=131072", False),
+        ("MALLOC_TOP_PAD_", "0", True),
+    ],
+)
+def test_what_the_environment_sets_stays(variable, value, kept):
+    """Small thresholds of the user's give memory back; another setting changes nothing."""
+    command = [sys.executable, "-c", FAULTS.format(keep=True)]
+    ended = subprocess.run(command, capture_output=True, check=True, env={**os.environ, variable: value})
+    assert (int(ended.stdout) < 1000) == kept, "fresh pages in 20 rounds"
