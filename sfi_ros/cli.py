@@ -45,7 +45,7 @@ from sfi_ros.geometry.pose import CameraPose
 from sfi_ros.inference import DefaultWeightsMissing, InferenceEngine
 from sfi_ros.inference.onnx_network import read_exported
 from sfi_ros.inference.threads import available_cores
-from sfi_ros.inference.weights import CHECKSUMS, find_weights, shipped_files
+from sfi_ros.network.shipped_weights import CHECKSUMS, find_weights, shipped_files
 from sfi_ros.offline import fleet
 from sfi_ros.offline.bag import USUAL_OUTPUTS, BagRun
 from sfi_ros.offline.drive import DriveOptions

@@ -11,8 +11,9 @@ import pytest
 from onnx_models import declared, model, written
 from without_pytorch import run_without_pytorch
 
-from sfi_ros.inference import DEFAULT_WEIGHTS, InferenceEngine, weights
-from sfi_ros.inference.weights import DEFAULT_EXPORT
+from sfi_ros.inference import DEFAULT_WEIGHTS, InferenceEngine
+from sfi_ros.network import shipped_weights as weights
+from sfi_ros.network.shipped_weights import DEFAULT_EXPORT
 from sfi_ros.synthetic import SyntheticStreet
 
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")

@@ -1,6 +1,6 @@
 """Score checkpoints on a dataset.
 
-    python training/evaluate.py --weights sfi_ros/weights/default.safetensors \\
+    python training/evaluate.py --weights default \\
         --dataset kitti --root DATA/kitti --json out/kitti.json --report out/kitti.html
 
 Prints a table with one row for each checkpoint. The primary score is the foreground-region mIoU: how well the
@@ -31,6 +31,7 @@ if not __package__:
 from sfi_ros.errors import SfiError
 from sfi_ros.files import replacing, require_writable, write_json
 from sfi_ros.network import checkpoint
+from sfi_ros.network.shipped_weights import find_weights
 from training.data.datasets import DATASET_NAMES, open_dataset
 from training.data.label_check import problem_of
 from training.data.pasted_occluders import PastedOccluders
@@ -112,7 +113,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "where and how surely the background behind objects is right, and speed.",
         epilog="Labels are nearest-sampled to the network's resolution and compared there; 255 is not counted.",
     )
-    parser.add_argument("--weights", type=Path, nargs="+", required=True, help=".safetensors checkpoints")
+    parser.add_argument(
+        "--weights", nargs="+", required=True, help=".safetensors checkpoints, or names that `sfi weights` lists"
+    )
     parser.add_argument("--dataset", choices=DATASET_NAMES, required=True)
     parser.add_argument("--root", type=Path, help="folder of the dataset (not for synthetic)")
     parser.add_argument("--split", help="train or val, of cityscapes and synthetic (default val)")
@@ -161,7 +164,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         for path in filter(None, (options.json, options.csv, options.report)):
             require_writable(path)
-        for path, label in zip(options.weights, _labels(options.weights), strict=True):
+        files = [find_weights(name) for name in options.weights]
+        for path, label in zip(files, _labels(files), strict=True):
             results.append(evaluate_file(path, label, options))
         evaluations = [evaluation for evaluation, _, _ in results]
         _print(console, evaluations)

@@ -19,8 +19,8 @@ from sfi_ros.errors import OptionError
 from sfi_ros.inference.scene import Scene
 from sfi_ros.inference.temporal import TemporalFilter
 from sfi_ros.inference.threads import available_cores
-from sfi_ros.inference.weights import find_weights
 from sfi_ros.network.metadata import Metadata
+from sfi_ros.network.shipped_weights import find_weights
 from sfi_ros.optional import require_pytorch
 from sfi_ros.options import BACKENDS, experimental
 

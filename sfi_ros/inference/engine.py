@@ -15,8 +15,8 @@ from sfi_ros.inference.backends import Model, open_model
 from sfi_ros.inference.images import check_image
 from sfi_ros.inference.scene import Scene
 from sfi_ros.inference.temporal import TemporalFilter
-from sfi_ros.inference.weights import DefaultWeightsMissing
 from sfi_ros.memory import give_back, keep_freed
+from sfi_ros.network.shipped_weights import DefaultWeightsMissing
 from sfi_ros.options import INPUT_HEIGHTS, OUTPUT_SIZES
 
 OutputSize = Literal["input", "network"]
@@ -91,7 +91,7 @@ class InferenceEngine:
         Args:
             weights: a `.safetensors` checkpoint or an `.onnx` file of `sfi export`, which needs no PyTorch; or the name
                 of weights that ship (`sfi weights` lists them). None means the default ones (see
-                `weights.default_weights`) or, with a warning, an untrained network if none ship.
+                `shipped_weights.default_weights`) or, with a warning, an untrained network if none ship.
             device: see `device.choose_device`.
             precision: see `device.choose_precision`.
             backend: see `backends.open_model`.

@@ -8,7 +8,7 @@ from pathlib import Path
 from sfi_ros.inference import InferenceEngine
 from sfi_ros.inference.engine import OutputSize
 from sfi_ros.inference.threads import available_cores, usual_threads
-from sfi_ros.inference.weights import find_weights
+from sfi_ros.network.shipped_weights import find_weights
 from sfi_ros.offline.resume import digest
 
 

@@ -31,7 +31,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from sfi_ros.files import write_json
 from sfi_ros.frames.sources import SYNTHETIC, UNSEEN_SEED, Frame, Source, open_source
 from sfi_ros.frames.synthetic_street import street_frame
-from sfi_ros.inference.weights import find_weights
+from sfi_ros.network.shipped_weights import find_weights
 from sfi_ros.offline.layouts import LAYOUT, LayoutOptions
 from sfi_ros.offline.recorder import Recorder
 from sfi_ros.offline.run import MADE_BY, start_anew

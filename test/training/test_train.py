@@ -226,6 +226,9 @@ def test_weights_learn_kinds_of_objects_and_keep_all_else_to_the_last_bit(finish
     assert torch.equal(one.foreground, other.foreground) and torch.equal(one.background, other.background)
     without = configured(tmp_path / "run", f"network.start_from={product}", "network.foreground_classes=1")
     assert_equal(dict(build_network(without.network).state_dict()), dict(before.state_dict()))
+    named = dataclasses.replace(run, network=dataclasses.replace(run.network, start_from="default"))
+    shipped = checkpoint.read_metadata(ROOT / "sfi_ros/weights/default.safetensors").extra
+    assert checkpoint.read_metadata(checkpoints.export(named, product.parent)).extra["start_from"] == shipped
 
 
 def test_kinds_alone_need_weights_and_a_network_that_tells_them(finished: Path, tmp_path: Path) -> None:
@@ -380,9 +383,9 @@ def test_a_checkpoint_of_an_earlier_version_is_refused(tmp_path: Path, capsys: p
 
 
 def test_a_product_of_an_earlier_version_is_trained_on(tmp_path: Path) -> None:
-    """The shipped weights were trained with Lightning's Trainer, and are stored in float16."""
+    """The shipped weights, called by their name, were trained with Lightning's Trainer, and are stored in float16."""
     product = ROOT / "sfi_ros/weights/default.safetensors"
-    network = build_network(configured(tmp_path / "run", f"network.start_from={product}").network)
+    network = build_network(configured(tmp_path / "run", "network.start_from=default").network)
     assert_equal(dict(network.state_dict()), dict(checkpoint.load(product).network.state_dict()))
     assert {value.dtype for value in network.parameters()} == {torch.float32}
 
@@ -607,8 +610,7 @@ def test_labels_of_another_convention_are_refused(tmp_path: Path, capsys: pytest
     where = f"data.{'train' if section == 'train' else 'validation'}.robot"
     assert f"error: {where}: no pixel of road, sidewalk or foreground in 3 images" in capsys.readouterr().err
     root = str(tmp_path / section)
-    weights = str(ROOT / "sfi_ros/weights/default.safetensors")
-    evaluate.main(["--weights", weights, "--dataset", "folder", "--root", root, "--height", "32", "--quiet"])
+    evaluate.main(["--weights", "default", "--dataset", "folder", "--root", root, "--height", "32", "--quiet"])
     assert "warning: no pixel of road, sidewalk or foreground in 3 images" in capsys.readouterr().err
     check_data.main(["--dataset", "folder", "--root", root, "--height", "32", "--workers", "0"])
     assert "no pixel of road, sidewalk or foreground in 3 images" in capsys.readouterr().out.replace("\n", " ")

@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 import torch
 
 from sfi_ros.network import checkpoint
+from sfi_ros.network.shipped_weights import find_weights
 from training.configuration import Configuration, ConfigurationError, as_dictionary, from_dictionary
 from training.learning.network import build_network
 
@@ -108,7 +109,7 @@ def export(configuration: Configuration, folder: Path) -> Path:
     }
     training_data = configuration.run.training_data
     if configuration.network.train_only and configuration.network.start_from:  # most of it was made there
-        start = checkpoint.read_metadata(configuration.network.start_from)
+        start = checkpoint.read_metadata(find_weights(configuration.network.start_from))
         extra["start_from"] = dict(start.extra)
         training_data = training_data or start.training_data
     checkpoint.save(

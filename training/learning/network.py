@@ -12,6 +12,7 @@ from sfi_ros.network.options import NetworkOptions
 from sfi_ros.network.outputs import SceneLogits
 from sfi_ros.network.preprocessing import normalization
 from sfi_ros.network.scene_network import SceneNetwork
+from sfi_ros.network.shipped_weights import find_weights
 from training.configuration import NetworkConfig
 from training.learning.depthwise import quick_depthwise
 
@@ -76,7 +77,7 @@ def build_network(options: NetworkConfig) -> SceneNetwork:
         RuntimeError: the download of pretrained weights failed.
     """
     wanted = {key: getattr(options, key) for key in _OPTIONS if getattr(options, key) is not None}
-    start = None if options.start_from is None else checkpoint.load(options.start_from)
+    start = None if options.start_from is None else checkpoint.load(find_weights(options.start_from))
     if start is not None:
         if start.metadata.name != options.name:
             raise ValueError(

@@ -7,8 +7,9 @@ import pytest
 
 from sfi_ros.cli import main
 from sfi_ros.errors import MissingFileError
-from sfi_ros.inference import DEFAULT_WEIGHTS, InferenceEngine, weights
-from sfi_ros.inference.weights import CHECKSUMS, DEFAULT_EXPORT, find_weights, shipped_files
+from sfi_ros.inference import DEFAULT_WEIGHTS, InferenceEngine
+from sfi_ros.network import shipped_weights as weights
+from sfi_ros.network.shipped_weights import CHECKSUMS, DEFAULT_EXPORT, find_weights, shipped_files
 
 
 @pytest.fixture
