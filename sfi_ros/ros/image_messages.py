@@ -82,15 +82,14 @@ def image_message(pixels: np.ndarray, encoding: str, header: Header, memory: arr
     return message
 
 
-def compressed_message(pixels: np.ndarray, header: Header, quality: int = 90) -> CompressedImage:
-    """Make a sensor_msgs/CompressedImage.
+def compressed_message(pixels: np.ndarray, header: Header) -> CompressedImage:
+    """Make a sensor_msgs/CompressedImage that holds a JPEG.
 
     Args:
         pixels: (H, W, 3) uint8 RGB.
         header: stamp and frame of the message; shared, not copied.
-        quality: of the JPEG, 1 to 100.
     """
-    _, data = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    _, data = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 90])
     return CompressedImage(header=header, format="rgb8; jpeg compressed bgr8", data=message_data(data))
 
 

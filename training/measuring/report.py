@@ -87,7 +87,7 @@ def write_report(path: Path, results: Sequence[tuple[Evaluation, Dataset[Sample]
     path.write_text(page, encoding="utf-8")
 
 
-def choose_images(images: Sequence[ImageScore], each: int = IMAGES_EACH) -> dict[str, list[ImageScore]]:
+def choose_images(images: Sequence[ImageScore]) -> dict[str, list[ImageScore]]:
     """Choose the best, median and worst images by foreground-region accuracy; no image twice.
 
     Where no image has (enough) truth behind its foreground, the accuracy of all regions decides.
@@ -99,7 +99,7 @@ def choose_images(images: Sequence[ImageScore], each: int = IMAGES_EACH) -> dict
         ranked = [image for image in images if not math.isnan(image.all_region_accuracy)]
     key = "foreground_region_accuracy" if largest else "all_region_accuracy"
     ranked = sorted(ranked, key=lambda image: getattr(image, key), reverse=True)
-    each = min(each, max(1, len(ranked) // 3))
+    each = min(IMAGES_EACH, max(1, len(ranked) // 3))
     best, rest = ranked[:each], ranked[each:]
     worst, rest = rest[max(0, len(rest) - each) :], rest[: max(0, len(rest) - each)]
     start = max(0, (len(rest) - each) // 2)
