@@ -149,16 +149,12 @@ class AugmentationOptions:
         crop: height and width of the result in pixels; null keeps the image as it is (no geometry but flips).
         scale: bounds of the zoom, drawn log-uniformly.
         stretch: bounds of the additional horizontal zoom, drawn log-uniformly.
-        focus: probability that a crop that is smaller than the zoomed image is centred on sidewalk behind or beside
-            objects. Else it is anywhere.
         flip: probability of a horizontal flip.
         photometric: probability that the following six are applied at all.
         brightness, contrast, saturation: the factor is uniform in 1 - x .. 1 + x.
         hue: rotation of the colour circle, uniform in -x .. x turns.
         gamma: the exponent is log-uniform in 1/(1 + x) .. 1 + x.
         white_balance: every channel's gain is uniform in 1 - x .. 1 + x.
-        style: probability that means and contrasts of luma and tint become those of another photo of the training
-            sources. Each source gives as many.
         shadow: probability that shadows are cast. A building's edge, or the dapples of a tree.
         grayscale, overexposure, sharpen, blur, noise, jpeg: its probability.
     """
@@ -166,7 +162,6 @@ class AugmentationOptions:
     crop: tuple[int, int] | None = None
     scale: tuple[float, float] = (1.0, 1.0)
     stretch: tuple[float, float] = (1.0, 1.0)
-    focus: float = 0.0
     flip: float = 0.0
     photometric: float = 1.0
     brightness: float = 0.0
@@ -175,7 +170,6 @@ class AugmentationOptions:
     hue: float = 0.0
     gamma: float = 0.0
     white_balance: float = 0.0
-    style: float = 0.0
     shadow: float = 0.0
     grayscale: float = 0.0
     overexposure: float = 0.0
@@ -195,14 +189,11 @@ class FakeMaskConfig:
             of the larger of both.
         shape: rectangles, or silhouettes of objects in images of the source with the largest share. Where there are
             none, rectangles.
-        where: anywhere, or curb: rectangles are centred and silhouettes stand where road and sidewalk meet. In images
-            without such a place, anywhere.
     """
 
     count: int = 3
     sizes: tuple[float, float] = (0.1, 0.4)
     shape: Literal["rectangles", "silhouettes"] = "rectangles"
-    where: Literal["anywhere", "curb"] = "anywhere"
 
 
 @dataclass(frozen=True)
@@ -217,8 +208,6 @@ class LossOptions:
         mask_overlap_weight: factor of that term.
         hidden_weight: extra weight of background pixels whose class is known although they are hidden. They lie under
             a fake mask, behind a pasted object, or behind an object of the synthetic street.
-        border_smoothing: this share of each pixel's background target goes to the classes around it, by their shares
-            within 4 pixels at 256 high. Far from borders nothing changes.
         border_weight: extra weight of background pixels near another background class, 4 pixels at 256 high.
         hard_fraction: share of the valid background pixels of every image that counts, the hardest first.
         foreground_hard_fraction: share of the pixels of every image that are not foreground that counts in the
@@ -235,7 +224,6 @@ class LossOptions:
     mask_overlap_weight: float = 1.0
     hidden_weight: float = 1.0
     border_weight: float = 1.0
-    border_smoothing: float = 0.0
     hard_fraction: float = 1.0
     foreground_hard_fraction: float = 1.0
     doubtful_border: int = 0
@@ -574,12 +562,6 @@ def _check(configuration: Configuration) -> None:
         )
     if data.cache_gigabytes <= 0:
         raise ConfigurationError("data.cache_gigabytes must be positive; data.cache=none keeps nothing in memory")
-    if not 0 <= (focus := configuration.augmentation.focus) <= 1:
-        raise ConfigurationError(f"augmentation.focus is a probability, 0 to 1; got {focus}")
-    if not 0 <= (style := configuration.augmentation.style) <= 1:
-        raise ConfigurationError(f"augmentation.style is a probability, 0 to 1; got {style}")
-    if focus > 0 and configuration.augmentation.crop is None:
-        raise ConfigurationError("augmentation.focus chooses where crops are: set augmentation.crop")
     if configuration.network.train_only and configuration.network.start_from is None:
         raise ConfigurationError("network.train_only needs weights to leave as they are: set network.start_from")
     if (border := configuration.losses.doubtful_border) < 0:
@@ -590,8 +572,6 @@ def _check(configuration: Configuration) -> None:
         raise ConfigurationError(
             f"losses.foreground_hard_fraction is a share above 0, 1 leaves nothing out; got {share:g}"
         )
-    if not 0 <= (share := configuration.losses.border_smoothing) <= 1:
-        raise ConfigurationError(f"losses.border_smoothing is a share, 0 changes nothing, 1 is the most; got {share:g}")
     if configuration.run.log_every < 1:
         raise ConfigurationError("run.log_every must be at least 1; run.loggers=[] logs nothing")
     if configuration.run.devices is not None and configuration.run.devices < 1:

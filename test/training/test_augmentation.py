@@ -14,7 +14,7 @@ from torchvision.transforms.v2 import functional as v2
 
 from training.configuration import AugmentationOptions
 from training.data import augmentation
-from training.data.augmentation import Draw, Draws, augment, augment_batch, augment_sample, centered, draw
+from training.data.augmentation import Draw, Draws, augment, augment_batch, augment_sample, draw
 from training.data.jpeg import jpeg
 
 EVERYTHING = AugmentationOptions(
@@ -100,20 +100,6 @@ def test_small_zoom_pads_and_large_zoom_does_not() -> None:
     assert (shrunk[0] != 255).float().mean() == pytest.approx(0.25, abs=0.01)
     grown = augment(image, labels, AugmentationOptions(crop=(64, 128), scale=(2.0, 2.0)), rng())[1]
     assert (grown != 255).all()
-
-
-def test_a_crop_is_centred_where_the_source_allows_and_stays_as_large() -> None:
-    for drawn in draws_of(GEOMETRY, (64, 128), range(40)):
-        for pixel in ((0, 0), (31, 64), (63, 127)):
-            moved = centered(drawn, (64, 128), pixel)
-            assert (moved.flip, moved.operations) == (drawn.flip, drawn.operations)
-            for before, after, extent, center in zip(
-                (drawn.rows, drawn.columns), (moved.rows, moved.columns), (64, 128), pixel, strict=True
-            ):
-                assert after._replace(start=before.start) == before
-                assert 0 <= after.start <= center < after.start + after.length <= extent
-                ends = after.start in (0, extent - after.length)
-                assert ends or after.start + after.length // 2 == center
 
 
 def test_zoom_is_log_uniform() -> None:

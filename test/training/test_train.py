@@ -38,7 +38,6 @@ from training.configuration import (
 )
 from training.data.datasets import DatasetError, Synthetic
 from training.data.loaders import TrainingData
-from training.data.places import curb, sidewalk_at_objects
 from training.data.stream import TrainingSet, stack
 from training.learning import checkpoints, devices, loop
 from training.learning.checkpoints import ScoreLog
@@ -778,45 +777,6 @@ def test_fake_masks_are_silhouettes_of_the_objects_of_the_set(tmp_path: Path) ->
     assert torch.equal(stream[3].image, plain[3].image), "nothing else moves"
 
 
-def test_fake_masks_at_the_curb_follow_the_augmented_labels(tmp_path: Path) -> None:
-    settings = ("fake_masks.count=1", "fake_masks.sizes=[0.1, 0.1]", "fake_masks.where=curb", "augmentation.flip=1")
-    stream = TrainingSet(configured(tmp_path / "run", *settings))
-    for number in range(12):
-        example = stream[number]
-        meeting = curb(example.background)
-        assert (meeting & example.fake_foreground[0].numpy()).any(), "a small rectangle hits it every time"
-    stream.augments = False
-    assert torch.equal(stream[11].fake_foreground, example.fake_foreground)
-
-
-def test_crops_in_focus_show_more_sidewalk_at_objects_and_nothing_else_is_drawn_otherwise(tmp_path: Path) -> None:
-    settings = ("augmentation.scale=[2, 2]", "augmentation.flip=0", "data.batch_size=4")
-    plain, focused = (
-        [stream[number] for number in range(24)]
-        for stream in (TrainingSet(configured(tmp_path / "run", *settings, f"augmentation.focus={p}")) for p in (0, 1))
-    )
-    shares = [
-        sum(sidewalk_at_objects(example.background, example.foreground).mean() for example in examples)
-        for examples in (plain, focused)
-    ]
-    assert shares[1] > 1.3 * shares[0]
-    assert torch.equal(plain[5].fake_foreground, focused[5].fake_foreground)
-
-
-def test_styles_change_colours_alone_and_are_those_of_photos(tmp_path: Path) -> None:
-    plain, styled = (
-        TrainingSet(with_cityscapes(tmp_path / "run", "augmentation.noise=0", f"augmentation.style={p}"))
-        for p in (0, 1)
-    )
-    assert len(styled._styles.datasets) == 1
-    for number in range(8):
-        one, other = plain[number], styled[number]
-        for field in ("foreground", "background", "fake_foreground"):
-            assert torch.equal(getattr(one, field), getattr(other, field))
-        assert not torch.equal(one.image, other.image)
-    assert_equal(vars(styled[7]), vars(other))
-
-
 def test_a_batch_that_a_device_augments_is_the_one_that_workers_augment(tmp_path: Path) -> None:
     """From sources of different sizes, with pasted objects: labels and fake masks equal, images nearly."""
     configuration = with_cityscapes(tmp_path / "run", "network.input_height=48", "augmentation.noise=0")
@@ -836,11 +796,7 @@ def test_the_forward_half_of_a_step_asks_a_device_for_no_value(tmp_path: Path) -
     """On the meta device that is an error; on a GPU the host would wait."""
     options = ("losses.mask_overlap=dice", "losses.hidden_weight=2", "losses.doubtful_border=2")
     configuration = configured(
-        tmp_path / "run",
-        *options,
-        "losses.border_weight=2",
-        "losses.foreground_hard_fraction=0.5",
-        "losses.border_smoothing=0.5",
+        tmp_path / "run", *options, "losses.border_weight=2", "losses.foreground_hard_fraction=0.5"
     )
     stream = TrainingSet(configuration)
     stream.augments = False

@@ -22,7 +22,6 @@ from training.learning.losses import (
     greatest_within,
     losses,
     near_other_class,
-    shares_around,
     supervision,
     without_doubtful_border,
 )
@@ -63,7 +62,6 @@ def loss_of(options: LossOptions, truth: Supervision | None = None, seed: int = 
         LossOptions(hard_fraction=0.3),
         LossOptions(hidden_weight=4.0),
         LossOptions(border_weight=4.0),
-        LossOptions(border_smoothing=0.5),
         LossOptions(mask_overlap="dice", doubtful_border=2),
     ],
 )
@@ -198,29 +196,6 @@ def test_borders_between_background_classes_count_more_but_not_what_is_unknown_t
     assert unchanged.background_weight.max() == 2
 
 
-def test_labels_are_softened_by_what_is_known_around_them_and_nowhere_else() -> None:
-    foreground, background = targets()
-    shares = shares_around(background)
-    for image, row, column in np.ndindex(SIZE):  # 12 high: one pixel around each
-        around = background[image, max(0, row - 1) : row + 2, max(0, column - 1) : column + 2]
-        known = around[around != 255]
-        expected = [float((known == kind).sum()) / max(1, len(known)) for kind in range(3)]
-        assert shares[image, :, row, column].tolist() == pytest.approx(expected, abs=1e-6)
-    options = LossOptions(class_weights=None, border_smoothing=0.4)
-    truth = supervision(foreground, background, None, options)
-    predicted, _ = logits()
-    hard = functional.one_hot(torch.where(background == 255, 0, background).long(), 3).permute(0, 3, 1, 2)
-    entropy = functional.cross_entropy(predicted, 0.6 * hard + 0.4 * shares, reduction="none")
-    loss = background_loss(predicted, truth, options, truth.totals()[0])
-    torch.testing.assert_close(loss, entropy[background != 255].mean())
-    alone = torch.full((1, 64, 64), 255, dtype=torch.uint8)
-    alone[:, 20:40] = 1  # one class, and nothing known beside it: as without
-    truth = supervision(torch.zeros_like(alone), alone, None, options)
-    predicted = 3 * torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    loss, plain = (background_loss(predicted, truth, chosen, truth.totals()[0]) for chosen in (options, UNWEIGHTED))
-    torch.testing.assert_close(loss, plain)
-
-
 def test_dice_is_zero_for_a_perfect_mask_and_near_one_for_a_disjoint_one() -> None:
     foreground = torch.zeros(1, 12, 20, dtype=torch.uint8)
     foreground[0, 2:9, 3:15] = 1
@@ -286,7 +261,6 @@ def test_parts_of_a_batch_with_shared_totals_sum_to_the_whole() -> None:
         LossOptions(),
         LossOptions(mask_overlap="dice", hidden_weight=2, hard_fraction=0.5),
         LossOptions(border_weight=3),
-        LossOptions(border_smoothing=0.3, hard_fraction=0.5),
         LossOptions(foreground_hard_fraction=0.25, doubtful_border=1),
     ):
         predicted, mask = logits()
@@ -398,27 +372,3 @@ def test_silhouettes_are_those_of_objects_of_images_that_have_some() -> None:
         assert len(widths) == len(set(widths)) == 3
     found = [len(draw_silhouettes([[], objects[:2]], generator, 3)) for _ in range(50)]
     assert max(found) == 3 and np.mean(found) > 2
-
-
-def test_rectangles_are_centred_and_silhouettes_stand_on_the_places_given() -> None:
-    places = np.zeros((100, 200), bool)
-    places[60, 40:160:20] = True
-    generator, columns = np.random.default_rng(1), set()
-    for _ in range(60):
-        rectangle = fake_mask(100, 200, generator, count=1, sizes=(0.1, 0.3), places=places)[0]
-        rows, across = rectangle.any(1).nonzero().flatten(), rectangle.any(0).nonzero().flatten()
-        assert abs(int(rows[0] + rows[-1]) / 2 - 60) <= 1
-        columns.add(round(int(across[0] + across[-1]) / 20) * 10)
-        standing = fake_mask(100, 200, generator, count=1, sizes=(0.1, 0.3), silhouettes=[arrow()], places=places)[0]
-        assert int(standing.any(1).nonzero().max()) == 60
-    assert columns == set(range(40, 160, 20))
-    nowhere = fake_mask(100, 200, np.random.default_rng(7), places=np.zeros((100, 200), bool))
-    assert torch.equal(nowhere, fake_mask(100, 200, np.random.default_rng(7)))
-
-
-def test_a_shape_at_the_edge_stays_inside() -> None:
-    places = np.zeros((50, 80), bool)
-    places[0, 0] = places[49, 79] = True
-    for seed in range(20):
-        mask = fake_mask(50, 80, np.random.default_rng(seed), count=1, sizes=(0.3, 0.3), places=places)
-        assert mask.sum() == 15 * 24

@@ -33,8 +33,6 @@ from training.data.jpeg import jpeg
 from training.data.sample import Tensors
 
 _LUMA = np.array([0.299, 0.587, 0.114])
-TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
-"""RGB to luma and two opponent colours."""
 _PADDING_COLOR = (124, 116, 104)  # the ImageNet mean: zero once it is normalised
 _SHADOW_GRID = (9, 17)  # nodes of the finest shadow; the coarser ones are made that fine, which does not change them
 
@@ -142,29 +140,21 @@ def augment_sample(image: Tensor, labels: Tensor, drawn: Draw) -> tuple[Tensor, 
     Returns:
         image (3, h, w) uint8 and labels (L, h, w) uint8 with (h, w) = `drawn.size`.
     """
-    image = v2.resized_crop(image, *_window(drawn), antialias=True)
+    rows, columns = drawn.rows, drawn.columns
+    source = (rows.start, columns.start, rows.length, columns.length, [rows.placed, columns.placed])
+    image = v2.resized_crop(image, *source, antialias=True)
+    labels = v2.resized_crop(labels, *source, interpolation=InterpolationMode.NEAREST_EXACT)
     if drawn.flip:
-        image = image.flip(-1)
+        image, labels = image.flip(-1), labels.flip(-1)
     image = photometry(image.contiguous()[None], Draws.of([_unpadded(drawn)]))[0]
-    labels = augment_labels(labels, drawn)
     if image.shape[-2:] == drawn.size:
-        return image, labels
+        return image, labels.contiguous()
     # Padded last: its colour is the mean of what the network sees, whatever the photometry was.
     canvas = _padding_color(image.device).repeat(1, *drawn.size)
-    canvas[:, drawn.rows.window, drawn.columns.window] = image
-    return canvas, labels
-
-
-def augment_labels(labels: Tensor, drawn: Draw) -> Tensor:
-    """Augment label maps alone, on the CPU: (L, H, W) uint8 as in `augment_sample`."""
-    labels = v2.resized_crop(labels, *_window(drawn), interpolation=InterpolationMode.NEAREST_EXACT)
-    if drawn.flip:
-        labels = labels.flip(-1)
-    if labels.shape[-2:] == drawn.size:
-        return labels.contiguous()
-    canvas = torch.full((len(labels), *drawn.size), IGNORE, dtype=torch.uint8)
-    canvas[:, drawn.rows.window, drawn.columns.window] = labels
-    return canvas
+    label_canvas = torch.full((len(labels), *drawn.size), IGNORE, dtype=torch.uint8)
+    canvas[:, rows.window, columns.window] = image
+    label_canvas[:, rows.window, columns.window] = labels
+    return canvas, label_canvas
 
 
 def augment_batch(images: Tensor, labels: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
@@ -262,21 +252,6 @@ def _draw_axis(source: int, target: int, zoom: float, generator: np.random.Gener
     return Axis(0, source, int(generator.integers(0, target - placed + 1)), placed, target)
 
 
-def centered(drawn: Draw, size: tuple[int, int], pixel: tuple[int, int]) -> Draw:
-    """Move the part of the source that is shown so that a pixel is as near to its middle as can be; its size stays.
-
-    Args:
-        drawn: what was decided.
-        size: (height, width) of the source image.
-        pixel: (row, column) in it.
-    """
-    rows, columns = (
-        axis._replace(start=min(max(0, center - axis.length // 2), extent - axis.length))
-        for axis, extent, center in zip((drawn.rows, drawn.columns), size, pixel, strict=True)
-    )
-    return replace(drawn, rows=rows, columns=columns)
-
-
 def _draw_shadow(generator: np.random.Generator) -> np.ndarray:
     """Draw a smooth random field, the height at which it is cut, how softly, and the light in the shade, as parameters.
 
@@ -318,9 +293,10 @@ def _draw_color(options: AugmentationOptions, generator: np.random.Generator) ->
 
 def _hue_rotation(turns: float) -> np.ndarray:
     """(3, 3): rotates the colour plane around the gray axis and keeps luma."""
+    to_yiq = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
     cosine, sine = math.cos(2 * math.pi * turns), math.sin(2 * math.pi * turns)
     rotation = np.array([[1, 0, 0], [0, cosine, -sine], [0, sine, cosine]])
-    return np.linalg.inv(TO_YIQ) @ rotation @ TO_YIQ
+    return np.linalg.inv(to_yiq) @ rotation @ to_yiq
 
 
 def _log_uniform(generator: np.random.Generator, bounds: tuple[float, float]) -> float:
@@ -332,12 +308,6 @@ def _parameters(*values: float | np.ndarray) -> np.ndarray:
 
 
 # --- photometric operations: (n, 3, H, W) uint8 images, parameters, (n, 2, 4) axes -> the images changed -------------
-
-
-def _restyle(images: Tensor, operation: Operation, _: Tensor) -> Tensor:
-    matrix, offset = operation.parameters.split([9, 3], 1)
-    pixels = images.float().flatten(2)
-    return _as_uint8(torch.baddbmm(offset[:, :, None], matrix.unflatten(1, (3, 3)), pixels)).view_as(images)
 
 
 def _cast_shadow(images: Tensor, operation: Operation, axes: Tensor) -> Tensor:
@@ -412,7 +382,6 @@ def _compress(images: Tensor, operation: Operation, _: Tensor) -> Tensor:
 
 
 OPERATIONS: dict[str, Callable[[Tensor, Operation, Tensor], Tensor]] = {
-    "style": _restyle,
     "shadow": _cast_shadow,
     "color": _change_color,
     "sharpen": _sharpen,
@@ -428,12 +397,6 @@ def _as_uint8(pixels: Tensor) -> Tensor:
 
 
 # --- resampling ------------------------------------------------------------------------------------------------------
-
-
-def _window(drawn: Draw) -> tuple[int, int, int, int, list[int]]:
-    """Return what of the source is shown, and in which size, as `v2.resized_crop` takes it."""
-    rows, columns = drawn.rows, drawn.columns
-    return rows.start, columns.start, rows.length, columns.length, [rows.placed, columns.placed]
 
 
 def _unpadded(drawn: Draw) -> Draw:

@@ -26,7 +26,6 @@ def fake_mask(
     count: int = 3,
     sizes: tuple[float, float] = (0.1, 0.4),
     silhouettes: Sequence[Tensor] = (),
-    places: np.ndarray | None = None,
 ) -> Tensor:
     """Draw random shapes that the network must treat as if they were foreground.
 
@@ -38,14 +37,11 @@ def fake_mask(
         sizes: bounds of the uniform distribution of a rectangle's height and width, as a share of the mask's. Of a
             silhouette, which keeps its proportions, they bound the larger of both shares.
         silhouettes: (h, w) bool, True on the shape; the first `count` are drawn, and rectangles for those missing.
-        places: (H, W) bool, True where shapes may be: rectangles are centred there, silhouettes stand there; or as near
-            to it as they are wholly inside the image. None, or nowhere, lets them be anywhere.
 
     Returns:
         (1, H, W) bool, True inside a shape. Every shape lies wholly inside the image, its position uniform among those
-        that do, or among `places`.
+        that do.
     """
-    rows, columns = np.nonzero(places) if places is not None else ((), ())
     mask = torch.zeros(1, height, width, dtype=torch.bool)
     for number in range(count):
         if number < len(silhouettes):
@@ -54,14 +50,8 @@ def fake_mask(
             box_height = max(1, round(generator.uniform(*sizes) * height))
             box_width = max(1, round(generator.uniform(*sizes) * width))
             shape = torch.ones(box_height, box_width, dtype=torch.bool)
-        room = height - shape.shape[0], width - shape.shape[1]
-        if len(rows):
-            place = generator.integers(len(rows))
-            above = shape.shape[0] - 1 if number < len(silhouettes) else shape.shape[0] // 2
-            top = min(max(0, int(rows[place]) - above), room[0])
-            left = min(max(0, int(columns[place]) - shape.shape[1] // 2), room[1])
-        else:
-            top, left = (int(generator.integers(0, free + 1)) for free in room)
+        top = int(generator.integers(0, height - shape.shape[0] + 1))
+        left = int(generator.integers(0, width - shape.shape[1] + 1))
         mask[:, top : top + shape.shape[0], left : left + shape.shape[1]] |= shape
     return mask
 

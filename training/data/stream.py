@@ -21,16 +21,14 @@ from torch.utils.data import Dataset
 
 from sfi_ros.classes import IGNORE
 from training.configuration import Configuration
-from training.data.augmentation import Draw, Draws, augment_batch, augment_labels, augment_sample, centered, draw
+from training.data.augmentation import Draw, Draws, augment_batch, augment_sample, draw
 from training.data.cache import SampleMemory
 from training.data.fake_masks import draw_silhouettes, fake_mask
 from training.data.pasted_occluders import ObjectLibrary, PastedOccluders
-from training.data.places import curb, sidewalk_at_objects
 from training.data.sample import Sample, Tensors
 from training.data.sources import training_source
-from training.data.style import Styles, color_map, statistics
 
-_AUGMENTATION, _FAKE_MASK, _ORDER, _FOCUS, _STYLE = range(5)
+_AUGMENTATION, _FAKE_MASK, _ORDER = range(3)
 """Independent streams of random numbers of one sample."""
 
 
@@ -115,9 +113,6 @@ class TrainingSet(Dataset[TrainingExample]):
         self.shares = [source.share / total for source in self.sources]
         largest = self.datasets[self.shares.index(max(self.shares))]
         self._objects = largest.library if isinstance(largest, PastedOccluders) else ObjectLibrary(largest)
-        plain = [dataset.dataset if isinstance(dataset, PastedOccluders) else dataset for dataset in self.datasets]
-        photos = [dataset for dataset, of in zip(plain, self.sources, strict=True) if of.dataset != "synthetic"]
-        self._styles = Styles(photos or plain)
 
     def __getitem__(self, number: int) -> TrainingExample:
         """Return the example with this number in the run."""
@@ -127,8 +122,9 @@ class TrainingSet(Dataset[TrainingExample]):
         if configuration.data.true_background and sample.true_background is not None:
             known = sample.true_background != IGNORE
             target = torch.where(known, sample.true_background, target)
-        drawn = self._draw(number, sample, target)
-        fake = self._fake_mask(number, drawn, target)
+        size = (sample.image.shape[-2], sample.image.shape[-1])
+        drawn = draw(size, configuration.augmentation, self._generator(number, _AUGMENTATION))
+        fake = self._fake_mask(number, drawn)
         example = TrainingExample(
             sample.image, sample.foreground, sample.kinds, target, fake, [sample.name], drawn=drawn
         )
@@ -168,37 +164,14 @@ class TrainingSet(Dataset[TrainingExample]):
             return dataset.sample(index, np.random.default_rng((self.configuration.seed, number, index)))
         return dataset[index]
 
-    def _draw(self, number: int, sample: Sample, target: Tensor) -> Draw:
-        """Decide how a sample is augmented; focus and style have their own chance, so they move nothing else."""
-        options = self.configuration.augmentation
-        size = (sample.image.shape[-2], sample.image.shape[-1])
-        drawn = draw(size, options, self._generator(number, _AUGMENTATION))
-        chance = self._generator(number, _FOCUS)
-        if chance.random() < options.focus:
-            places = np.argwhere(sidewalk_at_objects(target, sample.foreground))
-            if len(places):
-                drawn = centered(drawn, size, tuple(places[chance.integers(len(places))].tolist()))
-        chance = self._generator(number, _STYLE)
-        if chance.random() < options.style:
-            colors = color_map(statistics(sample.image), self._styles.draw(chance))
-            drawn = replace(drawn, operations={**drawn.operations, "style": (colors, 0)})
-        return drawn
-
-    def _fake_mask(self, number: int, drawn: Draw, target: Tensor) -> Tensor | None:
+    def _fake_mask(self, number: int, drawn: Draw) -> Tensor | None:
         options, generator = self.configuration.fake_masks, self._generator(number, _FAKE_MASK)
         if options.count == 0:
             return None
         silhouettes = []
         if options.shape == "silhouettes":
             silhouettes = draw_silhouettes(self._objects, generator, options.count)
-        return fake_mask(
-            *drawn.size,
-            generator,
-            count=options.count,
-            sizes=options.sizes,
-            silhouettes=silhouettes,
-            places=curb(augment_labels(target[None], drawn)[0]) if options.where == "curb" else None,
-        )
+        return fake_mask(*drawn.size, generator, count=options.count, sizes=options.sizes, silhouettes=silhouettes)
 
     def _block(self, source: int) -> int:
         # Building a street of the synthetic camera costs as much as ten frames of it: a drive is used up at once.

@@ -17,7 +17,7 @@ import torch.distributed
 from torch import Tensor
 from torch.nn import functional
 
-from sfi_ros.classes import BACKGROUND_CLASSES, IGNORE
+from sfi_ros.classes import IGNORE
 from training.configuration import LossOptions
 
 
@@ -145,16 +145,13 @@ def background_loss(logits: Tensor, truth: Supervision, options: LossOptions, to
     Args:
         logits: (N, 3, H, W) float.
         truth: the targets.
-        options: only `hard_fraction` and `border_smoothing` are used. The sum over the hardest pixels is divided by the
-            same share of `total`, which does not depend on the network.
+        options: only `hard_fraction` is used. The sum over the hardest pixels is divided by the same share of
+            `total`, which does not depend on the network.
         total: what the sum over all pixels is divided by.
     """
     cross_entropy = functional.cross_entropy(
         logits.float(), truth.background.long(), ignore_index=IGNORE, reduction="none"
     )
-    if options.border_smoothing > 0.0:
-        around = -(shares_around(truth.background) * logits.float().log_softmax(1)).sum(1)
-        cross_entropy = torch.lerp(cross_entropy, around, options.border_smoothing)
     weight = truth.background_weight
     if options.hard_fraction < 1.0:
         weight = weight * _hardest(cross_entropy.detach(), truth.background != IGNORE, options.hard_fraction)
@@ -254,22 +251,6 @@ def greatest_within(values: Tensor, reach: int) -> Tensor:
             window, size = torch.maximum(window[..., :-step], window[..., step:]), size + step
         values = window.transpose(-1, -2)
     return values
-
-
-def shares_around(background: Tensor) -> Tensor:
-    """Return (N, 3, H, W) float32: how much of what is known around each pixel is of each class, 0 where nothing is.
-
-    Around are squares that reach a 64th of the image's height to each side, 4 pixels of 256.
-
-    Args:
-        background: (N, H, W) uint8 in {0, 1, 2, 255}.
-    """
-    reach = max(1, background.shape[1] // 64)
-    classes = _on_device(tuple(range(len(BACKGROUND_CLASSES))), background.device)
-    pixels = (background[:, None] == classes[:, None, None]).float()
-    pixels = functional.avg_pool2d(pixels, (2 * reach + 1, 1), stride=1, padding=(reach, 0))
-    pixels = functional.avg_pool2d(pixels, (1, 2 * reach + 1), stride=1, padding=(0, reach))
-    return pixels / pixels.sum(1, keepdim=True).clamp(min=1e-6)
 
 
 @lru_cache
