@@ -52,8 +52,9 @@ class NetworkConfig:
         foreground_classes: 1, or 3 to tell kinds of objects as well. They are person, two-wheeler and vehicle.
         pretrained: ImageNet weights: null, imagenet (torchvision downloads them), or a .safetensors file with
             torchvision's names, of any precision.
-        start_from: a product checkpoint (.safetensors) whose weights training goes on from. For one's own data; null
-            starts anew. Weights that tell no kinds of objects go on with foreground_classes=3 as well.
+        start_from: a product checkpoint (.safetensors), or a name that `sfi weights` lists, whose weights training goes
+            on from. For one's own data; null starts anew. Weights that tell no kinds of objects go on with
+            foreground_classes=3 as well.
         train_only: kinds: nothing learns but what tells kinds of objects. Mask and background stay as they are in
             start_from, bit by bit. Null trains everything.
         input_height: height of the network's input in pixels. It is stored in the product checkpoint.
