@@ -20,9 +20,8 @@ from sfi_ros.inference import (
     Scene,
     cpu_pipeline,
     device,
-    weights,
 )
-from sfi_ros.network import checkpoint, zoo
+from sfi_ros.network import checkpoint, shipped_weights, zoo
 from sfi_ros.network.checkpoint import CheckpointError
 from sfi_ros.network.image_format import network_size
 from sfi_ros.network.preprocessing import normalize
@@ -230,7 +229,7 @@ def test_auto_says_once_that_it_runs_on_the_cpu(trained, caplog, monkeypatch):
 
 
 def test_missing_default_weights_are_said_plainly(tmp_path, monkeypatch, image):
-    monkeypatch.setattr(weights, "DEFAULT_WEIGHTS", tmp_path / "default.safetensors")
+    monkeypatch.setattr(shipped_weights, "DEFAULT_WEIGHTS", tmp_path / "default.safetensors")
     with pytest.warns(DefaultWeightsMissing, match="UNTRAINED"):
         engine = InferenceEngine.load(device="cpu")
     assert not engine.is_trained

@@ -163,7 +163,7 @@ def test_parameters_of_one_camera_override_those_of_all(probe, front, pictures):
             return view(next(message for message in masks.messages if stamp_of(message) == stamp))
 
         assert probe.set("foreground_threshold", 0.0, node).successful
-        assert (shown() == 255).mean() > 0.9  # where the probability is not 0
+        assert (shown() == 255).mean() > 0.8  # where the probability is not 0
         assert probe.set("front.foreground_threshold", 1.0, node).successful
         assert shown().max() == 0
         assert probe.set("foreground_threshold", 0.5, node).successful
