@@ -94,13 +94,12 @@ def look(network: SceneNetwork, height: int, drives: int, frames: int) -> dict[s
     dataset, runner = Synthetic(drives, frames, height=height, split="test"), Runner(network)
     worst: dict[str, Frame] = {}
     for drive in track(range(drives), description="looking for errors", transient=True):
-        street = SyntheticStreet(dataset.seed + drive, 2 * height, height)
         for number in range(frames):
             sample = dataset[drive * frames + number]
             probability, classes, *_ = runner(collate([sample]))
             mask = (probability[0, 0] > FOREGROUND_THRESHOLD).numpy()
             background = classes[0].argmax(0).numpy().astype(np.uint8)
-            errors = errors_of(sample, mask, background, row_metres(street, number * dataset.step))
+            errors = errors_of(sample, mask, background, row_metres(dataset.street(drive), number * dataset.step))
             frame = Frame(sample.image.permute(1, 2, 0).numpy(), mask, background, errors)
             for kind, wrong in errors.items():
                 if wrong.sum() > (worst[kind].errors[kind].sum() if kind in worst else 0):

@@ -72,7 +72,7 @@ class Synthetic(Dataset[Sample]):
         if not 0 <= index < len(self):
             raise IndexError(f"index {index} is outside the {len(self)} frames of this dataset")
         drive, frame_number = divmod(index, self.frames)
-        frame = self._drive(drive).frame(frame_number * self.step)
+        frame = self.street(drive).frame(frame_number * self.step)
         return self._map.sample(
             torch.from_numpy(frame.image).permute(2, 0, 1).contiguous(),
             torch.from_numpy(frame.labels),
@@ -80,7 +80,8 @@ class Synthetic(Dataset[Sample]):
             true_background=torch.from_numpy(frame.background),
         )
 
-    def _drive(self, drive: int) -> SyntheticStreet:
+    def street(self, drive: int) -> SyntheticStreet:
+        """Return the street of a drive, counted from 0."""
         from sfi_ros.synthetic import SyntheticStreet
 
         # Building a street takes as long as rendering several frames of it.
