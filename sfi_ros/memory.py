@@ -9,6 +9,7 @@ import ctypes
 import os
 import threading
 import weakref
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
@@ -17,8 +18,11 @@ from numpy.typing import DTypeLike
 _ALIGNMENT: Final = 64
 """Bytes: a cache line, and what vector instructions like best."""
 
-_SETTINGS: Final = {"arena_max": (-8, 1), "mmap_threshold": (-3, 1 << 25), "trim_threshold": (-1, 1 << 28)}
+_FOR_FRAMES: Final = {"arena_max": (-8, 1), "mmap_threshold": (-3, 1 << 25), "trim_threshold": (-1, 1 << 28)}
 """glibc's name -> number in its malloc.h, and value: heaps, or bytes (of mmap_threshold the most that there can be)."""
+
+_FOR_STEPS: Final = {"mmap_max": (-4, 0), "trim_threshold": (-1, -1), "top_pad": (-2, 1 << 28)}
+"""The same for blocks of any size: none is mapped by itself, nothing is trimmed, the heap grows by 256 MB at a time."""
 
 
 def give_back() -> None:
@@ -37,11 +41,25 @@ def keep_freed() -> None:
 
     What the environment sets, as MALLOC_TRIM_THRESHOLD_ or in GLIBC_TUNABLES, stays as it is.
     """
+    _tell_glibc(_FOR_FRAMES)
+
+
+def keep_freed_tensors() -> None:
+    """Do so for blocks of any size: training on a CPU frees tensors of 100 MB and asks for them again in every step.
+
+    A process never gets smaller afterwards. What the environment sets stays, as for `keep_freed`.
+    """
+    _tell_glibc(_FOR_STEPS)
+
+
+def _tell_glibc(settings: Mapping[str, tuple[int, int]]) -> None:
     tunables = os.environ.get("GLIBC_TUNABLES", "")
     try:
-        for name, (number, value) in _SETTINGS.items():
-            variable = f"MALLOC_{name.upper()}"
-            if not {variable, f"{variable}_"} & os.environ.keys() and f"glibc.malloc.{name}=" not in tunables:
+        for name, (number, value) in settings.items():
+            # A threshold of the user's says which blocks are mapped: then there are to be some.
+            names = ("mmap_max", "mmap_threshold") if name == "mmap_max" else (name,)
+            variables = {f"MALLOC_{each.upper()}{end}" for each in names for end in ("", "_")}
+            if not variables & os.environ.keys() and not any(f"glibc.malloc.{each}=" in tunables for each in names):
                 ctypes.CDLL(None).mallopt(number, value)
     except (AttributeError, OSError, TypeError):  # not glibc
         return

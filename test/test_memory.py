@@ -85,45 +85,57 @@ def test_threads_never_share_an_array():
 FAULTS = """
 import resource, threading
 import numpy as np
-from sfi_ros.memory import keep_freed
+from sfi_ros import memory
 
 def work():
     for round in range(22):
         if round == 2:
             before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        blocks = [np.ones(size << 20, np.uint8) for size in (25, 20, 25)]
+        blocks = [np.ones(size << 20, np.uint8) for size in {megabytes}]
         del blocks
     print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
-if {keep}:
-    keep_freed()
+{keep}
 thread = threading.Thread(target=work)
 thread.start()
 thread.join()
 """
 
 
+FRAMES, TENSORS = (25, 20, 25), (50, 40, 50)  # MB: glibc maps what is larger than 32, whatever its thresholds
+
+
+def faults(keep: str, megabytes: tuple[int, ...], **environment: str) -> int:
+    """Run a thread that takes and frees blocks 20 times over; return how many fresh pages it got."""
+    command = [sys.executable, "-c", FAULTS.format(keep=keep, megabytes=megabytes)]
+    ended = subprocess.run(command, capture_output=True, check=True, env={**os.environ, **environment})
+    return int(ended.stdout)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="another C library, which decides by itself")
 def test_what_a_thread_frees_is_kept_for_its_next_frame():
-    faults = [
-        int(subprocess.run([sys.executable, "-c", FAULTS.format(keep=keep)], capture_output=True, check=True).stdout)
-        for keep in (False, True)
-    ]
-    assert faults[1] < 1000 < faults[0], "fresh pages in 20 rounds"
+    assert faults("memory.keep_freed()", FRAMES) < 1000 < faults("", FRAMES)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="another C library, which decides by itself")
+def test_tensors_of_any_size_are_kept_for_the_next_step():
+    assert faults("memory.keep_freed_tensors()", TENSORS) < 1000 < faults("memory.keep_freed()", TENSORS)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="another C library, which decides by itself")
 @pytest.mark.parametrize(
-    ("variable", "value", "kept"),
+    ("keep", "megabytes", "variable", "value", "kept"),
     [
-        ("MALLOC_TRIM_THRESHOLD_", "131072", False),
-        ("MALLOC_MMAP_THRESHOLD_", "131072", False),
-        ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=0:glibc.malloc.trim_threshold=131072", False),
-        ("MALLOC_TOP_PAD_", "0", True),
+        ("keep_freed", FRAMES, "MALLOC_TRIM_THRESHOLD_", "131072", False),
+        ("keep_freed", FRAMES, "MALLOC_MMAP_THRESHOLD_", "131072", False),
+        ("keep_freed", FRAMES, "GLIBC_TUNABLES", "glibc.malloc.hugetlb=0:glibc.malloc.trim_threshold=131072", False),
+        ("keep_freed", FRAMES, "MALLOC_TOP_PAD_", "0", True),
+        ("keep_freed_tensors", TENSORS, "MALLOC_MMAP_THRESHOLD_", "131072", False),
+        ("keep_freed_tensors", TENSORS, "MALLOC_MMAP_MAX_", "65536", False),
+        ("keep_freed_tensors", TENSORS, "GLIBC_TUNABLES", "glibc.malloc.mmap_threshold=131072", False),
+        ("keep_freed_tensors", TENSORS, "MALLOC_ARENA_MAX", "1", True),
     ],
 )
-def test_what_the_environment_sets_stays(variable, value, kept):
+def test_what_the_environment_sets_stays(keep, megabytes, variable, value, kept):
     """Small thresholds of the user's give memory back; another setting changes nothing."""
-    command = [sys.executable, "-c", FAULTS.format(keep=True)]
-    ended = subprocess.run(command, capture_output=True, check=True, env={**os.environ, variable: value})
-    assert (int(ended.stdout) < 1000) == kept, "fresh pages in 20 rounds"
+    assert (faults(f"memory.{keep}()", megabytes, **{variable: value}) < 1000) == kept

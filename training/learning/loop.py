@@ -21,6 +21,7 @@ import torch.distributed
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
+from sfi_ros.memory import keep_freed_tensors
 from sfi_ros.network.scene_network import SceneNetwork
 from training.configuration import Configuration, as_dictionary
 from training.data.loaders import TrainingData
@@ -66,6 +67,8 @@ class Learner:
     @classmethod
     def build(cls, fabric: Fabric, configuration: Configuration) -> Learner:
         """Build network and optimizer on the device; raises as `build_network` does."""
+        if fabric.device.type == "cpu":
+            keep_freed_tensors()
         torch.manual_seed(configuration.seed)
         network = build_network(configuration.network)
         if fabric.world_size > 1 and fabric.device.type == "cuda":
