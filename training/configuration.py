@@ -156,6 +156,8 @@ class AugmentationOptions:
         hue: rotation of the colour circle, uniform in -x .. x turns.
         gamma: the exponent is log-uniform in 1/(1 + x) .. 1 + x.
         white_balance: every channel's gain is uniform in 1 - x .. 1 + x.
+        plain_walls: probability that plain walls and billboards are painted over "other", which they are, too: see
+            `training.data.plain_walls`.
         shadow: probability that shadows are cast. A building's edge, or the dapples of a tree.
         grayscale, overexposure, sharpen, blur, noise, jpeg: its probability.
     """
@@ -171,6 +173,7 @@ class AugmentationOptions:
     hue: float = 0.0
     gamma: float = 0.0
     white_balance: float = 0.0
+    plain_walls: float = 0.0
     shadow: float = 0.0
     grayscale: float = 0.0
     overexposure: float = 0.0

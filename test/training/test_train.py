@@ -777,6 +777,16 @@ def test_fake_masks_are_silhouettes_of_the_objects_of_the_set(tmp_path: Path) ->
     assert torch.equal(stream[3].image, plain[3].image), "nothing else moves"
 
 
+def test_plain_walls_change_the_image_and_nothing_else(tmp_path: Path) -> None:
+    stream = TrainingSet(with_cityscapes(tmp_path / "run"))
+    walled = TrainingSet(with_cityscapes(tmp_path / "run", "augmentation.plain_walls=0.5"))
+    examples = [(stream[number], walled[number]) for number in range(40)]
+    for plain, other in examples:
+        assert_equal(vars(plain) | {"image": 0}, vars(other) | {"image": 0})
+    changed = sum(not torch.equal(plain.image, other.image) for plain, other in examples)
+    assert 8 <= changed <= 28, "about half of them, but for walls that nothing is seen of"
+
+
 def test_a_batch_that_a_device_augments_is_the_one_that_workers_augment(tmp_path: Path) -> None:
     """From sources of different sizes, with pasted objects: labels and fake masks equal, images nearly."""
     configuration = with_cityscapes(tmp_path / "run", "network.input_height=48", "augmentation.noise=0")

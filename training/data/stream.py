@@ -25,10 +25,11 @@ from training.data.augmentation import Draw, Draws, augment_batch, augment_sampl
 from training.data.cache import SampleMemory
 from training.data.fake_masks import draw_silhouettes, fake_mask
 from training.data.pasted_occluders import ObjectLibrary, PastedOccluders
+from training.data.plain_walls import paint_walls
 from training.data.sample import Sample, Tensors
 from training.data.sources import training_source
 
-_AUGMENTATION, _FAKE_MASK, _ORDER = range(3)
+_AUGMENTATION, _FAKE_MASK, _ORDER, _WALLS = range(4)
 """Independent streams of random numbers of one sample."""
 
 
@@ -118,6 +119,9 @@ class TrainingSet(Dataset[TrainingExample]):
         """Return the example with this number in the run."""
         configuration = self.configuration
         sample = self._sample(number)
+        walls = self._generator(number, _WALLS)
+        if walls.random() < configuration.augmentation.plain_walls:
+            sample = paint_walls(sample, walls)
         target = sample.partial_background
         if configuration.data.true_background and sample.true_background is not None:
             known = sample.true_background != IGNORE
