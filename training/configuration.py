@@ -47,6 +47,8 @@ class NetworkConfig:
         name: a network of the zoo, such as fast-mobilenetv2 or paper-resnet18.
         mpi_position: where the foreground is filled: image, block2, block4 or logits (Table III of the paper).
         fill: mpi, or zero for naive blacking out (Table IV of the paper).
+        views: 1, 2 (and mirrored) or 4 (and smaller) views of an image whose mean is validated and saved for; a step
+            sees one.
         boundary: dilated as in the paper, or raw as in the released code.
         mask_source: predicted, or given: the true foreground mask is the input of MPI.
         foreground_classes: 1, or 3 to tell kinds of objects as well. They are person, two-wheeler and vehicle.
@@ -65,6 +67,7 @@ class NetworkConfig:
     name: str = "fast-mobilenetv2"
     mpi_position: str | None = None
     fill: str | None = None
+    views: int | None = None
     boundary: str | None = None
     mask_source: str | None = None
     foreground_classes: int | None = None

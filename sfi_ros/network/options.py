@@ -13,6 +13,7 @@ BOUNDARIES: Final[tuple[Boundary, ...]] = get_args(Boundary)
 MpiPosition = Literal["image", "block2", "block4", "logits"]
 Fill = Literal["mpi", "zero"]
 MaskSource = Literal["predicted", "given"]
+VIEW_COUNTS: Final = (1, 2, 4)
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class NetworkOptions:
         mask_source: "predicted", or "given": every call must then bring a mask.
         foreground_classes: 1: whether something is a movable object; 3: which of `classes.FOREGROUND_CLASSES` it is,
             too. What is filled is the same: their union.
+        views: whose mean the result is, but in training: 1: the image's; 2: that of its mirror image, too; 4: those of
+            both at two thirds of their size, too. See `network.views`.
         boundary: "dilated" as in the paper, or "raw" as in the released code; see `mpi.max_pool_inpaint`.
 
     Raises:
@@ -36,6 +39,7 @@ class NetworkOptions:
     fill: Fill = "mpi"
     mask_source: MaskSource = "predicted"
     foreground_classes: int = 1
+    views: int = 1
     boundary: Boundary = "dilated"
 
     def __post_init__(self) -> None:
@@ -53,6 +57,8 @@ class NetworkOptions:
             raise OptionError(
                 f"foreground_classes must be 1, or {kinds} ({', '.join(FOREGROUND_CLASSES)}); got {shown(repr(count))}"
             )
+        if type(self.views) is not int or self.views not in VIEW_COUNTS:
+            raise OptionError(f"views must be 1, 2 or 4; got {shown(repr(self.views))}")
 
     @property
     def tells_kinds(self) -> bool:

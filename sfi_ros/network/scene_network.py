@@ -12,6 +12,7 @@ from sfi_ros.network.mpi import max_pool_inpaint, zero_fill
 from sfi_ros.network.options import NetworkOptions
 from sfi_ros.network.outputs import SceneLogits
 from sfi_ros.network.preprocessing import pad_to_multiple
+from sfi_ros.network.views import VIEWS, mean_of
 
 Size = tuple[int, int] | torch.Size
 
@@ -108,6 +109,25 @@ class SceneNetwork(nn.Module):
         Raises:
             ValueError: shapes that do not fit, or no mask where `mask_source` is "given".
         """
+        self._check(images, given_foreground, fake_foreground)
+        size = images.shape[-2:]
+        views = VIEWS[1 if self.training else self.options.views]
+        features, objects = zip(*(self.see(view.image(images)) for view in views), strict=True)
+        foreground, *kinds = (mean_of(views, logits, size) for logits in zip(*objects, strict=True))
+        mask = mask_to_fill(foreground, given_foreground, fake_foreground)
+        behind = [self.inpaint(each, view.mask(mask)) for each, view in zip(features, views, strict=True)]
+        return SceneLogits(mean_of(views, behind, size), foreground, *kinds)
+
+    def see(self, image: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Find the foreground in (N, 3, H, W).
+
+        Returns:
+            What `inpaint` needs, and logits of the foreground (N, 1, H, W) and, where kinds are told, (N, 3, H, W).
+        """
+        raise NotImplementedError
+
+    def inpaint(self, features: tuple[Tensor, ...], mask: Tensor) -> Tensor:
+        """Segment the background, (N, 3, H, W) logits, without what lies under the mask (N, 1, H, W) of 0 and 1."""
         raise NotImplementedError
 
     def encoder_parameters(self) -> list[nn.Parameter]:

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from sfi_ros.network.outputs import SceneLogits
-from sfi_ros.network.scene_network import SceneNetwork, mask_to_fill
+from sfi_ros.network.scene_network import SceneNetwork
 
 
 class SFINet(SceneNetwork):
-    """Semantic foreground inpainting in one pass (paper, Fig. 2)."""
+    """Semantic foreground inpainting in one pass (paper, Fig. 2): `see`, then `inpaint`."""
 
-    def forward(
-        self, images: Tensor, given_foreground: Tensor | None = None, fake_foreground: Tensor | None = None
-    ) -> SceneLogits:
-        """See `SceneNetwork.forward`."""
-        self._check(images, given_foreground, fake_foreground)
-        size = images.shape[-2:]
-        image = self.border.pad(images)
+    def see(self, image: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """See `SceneNetwork.see`."""
+        size = image.shape[-2:]
+        image = self.border.pad(image)
         stem, early = self.early(image)
-        foreground, *kinds = (self.border.crop(planes, size) for planes in self.foreground(image, stem, early))
-        mask = self.border.pad(mask_to_fill(foreground, given_foreground, fake_foreground))
+        objects = tuple(self.border.crop(logits, size) for logits in self.foreground(image, stem, early))
+        return (image, early), objects
+
+    def inpaint(self, features: tuple[Tensor, ...], mask: Tensor) -> Tensor:
+        """See `SceneNetwork.inpaint`."""
+        image, early = features
+        size = mask.shape[-2:]
+        mask = self.border.pad(mask)
 
         position = self.options.mpi_position
         if position == "image":
@@ -35,4 +37,4 @@ class SFINet(SceneNetwork):
         background = self.decoder(early, late, image.shape[-2:])
         if position == "logits":
             background = self.fill(background, mask)
-        return SceneLogits(self.border.crop(background, size), foreground, *kinds)
+        return self.border.crop(background, size)

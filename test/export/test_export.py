@@ -119,6 +119,7 @@ def test_cell_averages(cells):
         {"mpi_position": "logits"},
         {"boundary": "raw"},
         {"fill": "zero"},
+        {"views": 4},
     ],
 )
 @torch.inference_mode()
@@ -127,7 +128,7 @@ def test_traceable_network_equals_the_network(options):
     network = zoo.build(trained.name, foreground_classes=3, **options).eval()
     network.load_state_dict(trained.state_dict())
     images = street(65, 90, count=2)
-    got = traceable.TraceableNetwork(network, 128)(images)
+    got = traceable.TraceableNetwork(network, 128).eval()(images)
     assert_same(SceneLogits(**got), network(normalize(images)))
     assert all(torch.equal(value, trained.state_dict()[key]) for key, value in network.state_dict().items())
 
@@ -139,7 +140,7 @@ def test_untrained_traceable_network_equals_the_network(name):
     network = zoo.build(name, foreground_classes=3).eval()
     network.foreground.register_forward_hook(lambda *call: (call[-1][0] - call[-1][0].median(), call[-1][1]))
     images = street(65, 90)
-    got = traceable.TraceableNetwork(network, 128)(images)
+    got = traceable.TraceableNetwork(network, 128).eval()(images)
     mask = (got["foreground"] > 0).float()
     assert 0.2 < mask.mean() < 0.8
     expected = network(normalize(images), given_foreground=mask)  # logits next to zero round to either side

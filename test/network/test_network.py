@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 import torch
 from conftest import shared
 from safetensors.torch import save_file
+from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import mobilenet_v2, resnet18
 
 from sfi_ros.network import zoo
 from sfi_ros.network.decoders import upsample
 from sfi_ros.network.image_format import IMAGENET_MEAN, IMAGENET_STD, network_size
+from sfi_ros.network.options import VIEW_COUNTS
 from sfi_ros.network.outputs import to_probabilities
 from sfi_ros.network.preprocessing import (
     normalize,
     pad_to_multiple,
     resize_images,
 )
+from sfi_ros.network.views import VIEWS
 
 SMALL = "fast-mobilenetv2"
 
@@ -112,6 +116,44 @@ def test_kinds_divide_the_foreground_and_change_neither_it_nor_the_background(na
     torch.testing.assert_close(of_kinds.sum(1, keepdim=True), shares[:, :1])
 
 
+@pytest.mark.parametrize(("name", "size"), [(SMALL, (64, 96)), (SMALL, (37, 61)), ("two-stage-resnet18", (24, 36))])
+@pytest.mark.parametrize("views", VIEW_COUNTS)
+def test_views_are_averaged(name, size, views):
+    """First their foreground, then the background behind what is foreground in the mean."""
+    torch.manual_seed(0)
+    one = zoo.build(name, foreground_classes=3).eval()
+    several = zoo.build(name, foreground_classes=3, views=views).eval()
+    several.load_state_dict(one.state_dict())
+    image = images(2, *size)
+    smaller = functional.interpolate(image, [math.ceil(2 * side / 3) for side in size], mode="bilinear")
+    looked_at = [image, image.flip(-1), smaller, smaller.flip(-1)][:views]
+
+    def mean(seen):
+        back = [logits.flip(-1) if number % 2 else logits for number, logits in enumerate(seen)]
+        return sum(functional.interpolate(logits, size, mode="bilinear") for logits in back) / views
+
+    with torch.no_grad():
+        out, alone = several(image), [one(each) for each in looked_at]
+        foreground = mean([each.foreground for each in alone])
+        mask = (foreground > 0).float()
+        masks = [functional.interpolate(mask, each.shape[-2:], mode="nearest-exact") for each in looked_at]
+        masks = [each.flip(-1) if number % 2 else each for number, each in enumerate(masks)]
+        background = mean([one(*pair).background for pair in zip(looked_at, masks, strict=True)])
+    torch.testing.assert_close(out.foreground, foreground, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(out.kinds, mean([each.kinds for each in alone]), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(out.background, background, rtol=1e-4, atol=1e-4)
+    assert VIEWS.keys() == set(VIEW_COUNTS) and len(VIEWS[views]) == views
+
+
+def test_a_step_of_training_sees_one_view():
+    network = zoo.build(SMALL, views=4)
+    with FlopCounterMode(display=False) as several, torch.no_grad():
+        network(images())
+    with FlopCounterMode(display=False) as one, torch.no_grad():
+        zoo.build(SMALL)(images())
+    assert several.get_total_flops() == one.get_total_flops()
+
+
 def test_fake_foreground_is_united_with_the_mask():
     network = zoo.build(SMALL).eval()
     given, fake = torch.zeros(2, 2, 1, 64, 96).unbind()
@@ -154,6 +196,8 @@ def test_given_mask_may_not_be_left_out():
         (SMALL, {"fill": "telea"}, "fill must be one of mpi, zero; got 'telea'"),
         (SMALL, {"foreground_classes": 2}, r"must be 1, or 3 \(person, two-wheeler, vehicle\); got 2"),
         (SMALL, {"mpi_positon": "image"}, "unknown network options mpi_positon"),
+        (SMALL, {"views": 3}, "views must be 1, 2 or 4; got 3"),
+        (SMALL, {"views": True}, "views must be 1, 2 or 4; got True"),
         ("two-stage-resnet18", {"fill": "mpi"}, "blacks out the image"),
     ],
 )
