@@ -56,10 +56,11 @@ bench: setup
 regression: setup
 	-timeout 60 $(BIN)/python benchmarks/regression.py
 
-# The default weights for vehicles without PyTorch, and the hashes of all that ship; to be made again, and committed,
+# The weights that ship, for vehicles without PyTorch, and the hashes of all of them; to be made again, and committed,
 # whenever a checkpoint changes.
 weights: setup
-	$(BIN)/python -m sfi_ros.cli export sfi_ros/weights/default.safetensors -o sfi_ros/weights/default.onnx --stored float16
+	set -e; for file in sfi_ros/weights/*.safetensors; do \
+		$(BIN)/python -m sfi_ros.cli export $$file -o $${file%.safetensors}.onnx --stored float16; done
 	cd sfi_ros/weights && sha256sum *.onnx *.safetensors > SHA256SUMS
 
 # Pins what a changed pyproject.toml asks for and leaves other pins alone; UPGRADE=1 takes the newest of everything.

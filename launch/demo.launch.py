@@ -33,7 +33,7 @@ ARGUMENTS = [
         "loop", default_value="true", choices=("true", "false"), description="start the source again at its end"
     ),
     DeclareLaunchArgument("image_transport", default_value="raw", description="raw or compressed"),
-    DeclareLaunchArgument("weights", default_value="", description="checkpoint; empty for the one that ships"),
+    DeclareLaunchArgument("weights", default_value="", description="file, or name of one that ships; empty: default"),
     DeclareLaunchArgument("device", default_value="auto", description="auto, cpu, cuda or cuda:N"),
     DeclareLaunchArgument(
         "rviz", default_value="true", choices=("true", "false"), description="show the results in RViz"

@@ -13,7 +13,6 @@ from without_pytorch import run_without_pytorch
 
 from sfi_ros.inference import DEFAULT_WEIGHTS, InferenceEngine
 from sfi_ros.network import shipped_weights as weights
-from sfi_ros.network.shipped_weights import DEFAULT_EXPORT
 from sfi_ros.synthetic import SyntheticStreet
 
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
@@ -76,8 +75,10 @@ def test_what_needs_pytorch_says_so_in_one_line(command, tmp_path):
     assert result.stderr.strip().count("\n") == 0
 
 
-def test_the_exported_weights_that_ship_are_those_of_the_checkpoint():
-    checkpoint, export = (InferenceEngine.load(path, precision="float32") for path in (DEFAULT_WEIGHTS, DEFAULT_EXPORT))
+@pytest.mark.parametrize("name", sorted({file.name for file in weights.shipped_files()}))
+def test_the_exported_weights_that_ship_are_those_of_the_checkpoint(name):
+    files = (DEFAULT_WEIGHTS.with_name(name + suffix) for suffix in (".safetensors", ".onnx"))
+    checkpoint, export = (InferenceEngine.load(file, precision="float32") for file in files)
     assert export.metadata == checkpoint.metadata
     image = SyntheticStreet(seed=3, width=512, height=256).frame(5).image
     expected, scene = checkpoint(image), export(image)

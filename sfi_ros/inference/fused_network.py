@@ -156,7 +156,7 @@ class OneDnnConv(nn.Module):
         dtype: of features and weights; the bias stays float32.
     """
 
-    KEPT_LAYOUTS: Final = 4
+    KEPT_LAYOUTS: Final = 8
 
     def __init__(self, conv: nn.Conv2d, activation: Activation, dtype: torch.dtype):
         super().__init__()
