@@ -2,6 +2,7 @@
 
     .venv/bin/python benchmarks/flops.py
     .venv/bin/python benchmarks/flops.py --height 512 --width 1024
+    .venv/bin/python benchmarks/flops.py --height 384 --width 768 --views 4    # as weights may ask for
     .venv/bin/python benchmarks/flops.py --floor              # also measures the machine (benchmarks/machine.py)
 
 GFLOP by torch.utils.flop_counter; a multiply-add counts two. Nothing is computed for that: tensors are on the "meta"
@@ -26,6 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import tables
 from benchmarks.machine import Machine, measure
 from sfi_ros.network import zoo
+from sfi_ros.network.options import VIEW_COUNTS
 
 
 @dataclass(frozen=True)
@@ -77,10 +79,11 @@ class Cost:
 
 
 @functools.cache
-def cost(name: str, height: int, width: int) -> Cost:
-    """Count one (1, 3, height, width) pass of a network of the zoo."""
+def cost(name: str, height: int, width: int, views: int = 1) -> Cost:
+    """Count one (1, 3, height, width) pass of a network of the zoo, with the option `views`."""
     with torch.device("meta"):
-        network = zoo.build(name, **({} if name.startswith("two-stage") else {"fill": "zero"})).eval()
+        fill = {} if name.startswith("two-stage") else {"fill": "zero"}
+        network = zoo.build(name, views=views, **fill).eval()
         image = torch.zeros(1, 3, height, width)
     layers: list[Layer] = []
 
@@ -104,6 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--height", type=int, default=256)
     parser.add_argument("--width", type=int, default=512)
+    parser.add_argument("--views", type=int, default=1, choices=VIEW_COUNTS, help="of an image (default: 1)")
     parser.add_argument("--floor", action="store_true", help="measure the machine and print the least time as well")
     parser.add_argument("--device", default="cpu", help="which device's floor (default: cpu)")
     tables.add_options(parser)
@@ -118,10 +122,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for precision in machine.gflops if machine else ():
         columns.append(tables.Column(f"floor_ms_{precision}", f"floor {precision}, ms", ".2f"))
         columns.append(tables.Column(f"layers_ms_{precision}", f"layer by layer {precision}, ms", ".2f"))
-    title = f"One {options.width}x{options.height} image"
+    title = f"One {options.width}x{options.height} image, views: {options.views}"
     table = tables.Table(f"flops {options.width}x{options.height}", title, columns)
     for name in zoo.NAMES:
-        counted = cost(name, options.height, options.width)
+        counted = cost(name, options.height, options.width, options.views)
         row: tables.Row = {
             "network": name,
             "gflop": counted.flop / 1e9,

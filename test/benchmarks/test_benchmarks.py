@@ -203,6 +203,12 @@ def test_machine_measures(small_machine, tmp_path):
     assert all(math.isfinite(number) and number > 0 for number in numbers)
 
 
+def test_every_view_costs_as_an_image_of_its_size_does():
+    one, smaller, four = (flops.cost("fast-mobilenetv2", *case) for case in ((192, 288), (128, 192), (192, 288, 4)))
+    assert four.flop == 2 * (one.flop + smaller.flop)
+    assert four.parameters == one.parameters
+
+
 def test_flops_script(small_machine, tmp_path, capsys):
     flops.main(["--height", "64", "--width", "128", "--floor", "--json", str(tmp_path / "flops.json")])
     rows = json.loads((tmp_path / "flops.json").read_text())["tables"][1]["rows"]
