@@ -122,12 +122,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for precision in machine.gflops if machine else ():
         columns.append(tables.Column(f"floor_ms_{precision}", f"floor {precision}, ms", ".2f"))
         columns.append(tables.Column(f"layers_ms_{precision}", f"layer by layer {precision}, ms", ".2f"))
-    title = f"One {options.width}x{options.height} image, views: {options.views}"
-    table = tables.Table(f"flops {options.width}x{options.height}", title, columns)
-    for name in zoo.NAMES:
-        counted = cost(name, options.height, options.width, options.views)
+    views = f", views {options.views}" if options.views > 1 else ""
+    title, name = (f"{what} {options.width}x{options.height}{views}" for what in ("One image of", "flops"))
+    table = tables.Table(name, title, columns)
+    for network in zoo.NAMES:
+        counted = cost(network, options.height, options.width, options.views)
         row: tables.Row = {
-            "network": name,
+            "network": network,
             "gflop": counted.flop / 1e9,
             "foreground_gflop": counted.foreground_flop / 1e9,
             "parameters_m": counted.parameters / 1e6,

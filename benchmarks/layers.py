@@ -12,6 +12,7 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -103,6 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         network = stand_ins.stand_in(str(options.weights))
     else:
         network = checkpoint.load(options.weights or DEFAULT_WEIGHTS).network
+    network.options = replace(network.options, views=1)  # the others are the same layers again
     cpu, dtype = torch.device("cpu"), PRECISIONS[options.precision]
     camera = CameraNetwork(folded_for_onednn(network, dtype), cpu, dtype)
     images = torch.from_numpy(stand_ins.street_frames(*options.size, 1)).permute(0, 3, 1, 2)

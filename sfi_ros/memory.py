@@ -21,7 +21,7 @@ _ALIGNMENT: Final = 64
 _FOR_FRAMES: Final = {"arena_max": (-8, 1), "mmap_threshold": (-3, 1 << 25), "trim_threshold": (-1, 1 << 28)}
 """glibc's name -> number in its malloc.h, and value: heaps, or bytes (of mmap_threshold the most that there can be)."""
 
-_FOR_STEPS: Final = {"mmap_max": (-4, 0), "trim_threshold": (-1, -1), "top_pad": (-2, 1 << 28)}
+_FOR_STEPS: Final = {"arena_max": (-8, 1), "mmap_max": (-4, 0), "trim_threshold": (-1, -1), "top_pad": (-2, 1 << 28)}
 """The same for blocks of any size: none is mapped by itself, nothing is trimmed, the heap grows by 256 MB at a time."""
 
 
@@ -45,9 +45,10 @@ def keep_freed() -> None:
 
 
 def keep_freed_tensors() -> None:
-    """Do so for blocks of any size: training on a CPU frees tensors of 100 MB and asks for them again in every step.
+    """Keep freed blocks of any size: training on a CPU frees tensors of 100 MB and asks for them again in every step.
 
-    A process never gets smaller afterwards. What the environment sets stays, as for `keep_freed`.
+    A process never gets smaller afterwards, unless `keep_freed` is called in it, too: the last call counts. What the
+    environment sets stays, as for that one.
     """
     _tell_glibc(_FOR_STEPS)
 

@@ -47,8 +47,8 @@ class NetworkConfig:
         name: a network of the zoo, such as fast-mobilenetv2 or paper-resnet18.
         mpi_position: where the foreground is filled: image, block2, block4 or logits (Table III of the paper).
         fill: mpi, or zero for naive blacking out (Table IV of the paper).
-        views: 1, 2 (and mirrored) or 4 (and smaller) views of an image whose mean is validated and saved for; a step
-            sees one.
+        views: 1, 2 (mirrored, too) or 4 (smaller, too). Validation and the product average so many views of an image; a
+            training step sees one.
         boundary: dilated as in the paper, or raw as in the released code.
         mask_source: predicted, or given: the true foreground mask is the input of MPI.
         foreground_classes: 1, or 3 to tell kinds of objects as well. They are person, two-wheeler and vehicle.
@@ -159,8 +159,8 @@ class AugmentationOptions:
         hue: rotation of the colour circle, uniform in -x .. x turns.
         gamma: the exponent is log-uniform in 1/(1 + x) .. 1 + x.
         white_balance: every channel's gain is uniform in 1 - x .. 1 + x.
-        plain_walls: probability that plain walls and billboards are painted over "other", which they are, too: see
-            `training.data.plain_walls`.
+        plain_walls: probability that plain walls and billboards are painted over pixels of "other", whose labels stay
+            (`training.data.plain_walls`).
         shadow: probability that shadows are cast. A building's edge, or the dapples of a tree.
         grayscale, overexposure, sharpen, blur, noise, jpeg: its probability.
     """

@@ -295,6 +295,7 @@ def ablation_rows() -> tuple[Row, ...]:
         "data.train.synthetic=null",
         "network.fill=zero",
         "augmentation.shadow=0 augmentation.sharpen=0",
+        "augmentation.plain_walls=0",
         "augmentation.photometric=0 augmentation.blur=0 augmentation.noise=0 augmentation.jpeg=0",
         "augmentation.scale=[1,1] augmentation.stretch=[1,1]",
         "optimizer.ema_decay=0",

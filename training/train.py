@@ -219,9 +219,10 @@ def _experimental_settings(configuration: Configuration) -> list[str | None]:
 def _summary(configuration: Configuration, data: TrainingData, learner: Learner, schedule: Schedule) -> str:
     network, options = configuration.network, learner.network.options
     parameters = sum(parameter.numel() for parameter in learner.network.parameters())
+    views = f", views {options.views} (a step sees one)" if options.views > 1 else ""
     lines = [
         f"{network.name} ({parameters / 1e6:.2f} M parameters), MPI at {options.mpi_position}, fill {options.fill}, "
-        f"mask {options.mask_source}, from {network.start_from or network.pretrained or 'random weights'}"
+        f"mask {options.mask_source}{views}, from {network.start_from or network.pretrained or 'random weights'}"
     ]
     stream = data.training_set
     for name, length, share in zip(configuration.data.train, stream.lengths, stream.shares, strict=True):

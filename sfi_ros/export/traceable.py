@@ -52,6 +52,7 @@ class TraceableNetwork(nn.Module):
         scale, shift = normalization()
         self.register_buffer("scale", scale)
         self.register_buffer("shift", shift)
+        self.eval()  # in training a network sees one view
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """(N, 3, h, w) uint8 RGB -> the fields of `SceneLogits` by name, float32 of that size."""

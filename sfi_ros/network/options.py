@@ -27,8 +27,8 @@ class NetworkOptions:
         mask_source: "predicted", or "given": every call must then bring a mask.
         foreground_classes: 1: whether something is a movable object; 3: which of `classes.FOREGROUND_CLASSES` it is,
             too. What is filled is the same: their union.
-        views: whose mean the result is, but in training: 1: the image's; 2: that of its mirror image, too; 4: those of
-            both at two thirds of their size, too. See `network.views`.
+        views: how many views of the image are averaged, except in training. 1: the image; 2: its mirror image, too; 4:
+            both at two thirds of the size, too. See `network.views`.
         boundary: "dilated" as in the paper, or "raw" as in the released code; see `mpi.max_pool_inpaint`.
 
     Raises:

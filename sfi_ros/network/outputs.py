@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass
 class SceneLogits:
-    """One pass of a network.
+    """The result of a network.
 
     Attributes:
         background: (N, 3, H, W) logits of the background classes, the foreground inpainted away.

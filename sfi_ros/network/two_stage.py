@@ -23,6 +23,7 @@ class TwoStageNet(SceneNetwork):
     def inpaint(self, features: tuple[Tensor, ...], mask: Tensor) -> Tensor:
         """See `SceneNetwork.inpaint`. Zero, the colour of the hole, is the mean colour of normalised images."""
         (image,) = features
-        early = self.early(image * (1 - self.border.pad(mask)))[1]
+        hole = self.border.pad(mask).to(image.dtype)  # the mean of several views is float32
+        early = self.early(image * (1 - hole))[1]
         background = self.decoder(early, self.late(early), image.shape[-2:])
         return self.border.crop(background, mask.shape[-2:])

@@ -128,7 +128,7 @@ def test_traceable_network_equals_the_network(options):
     network = zoo.build(trained.name, foreground_classes=3, **options).eval()
     network.load_state_dict(trained.state_dict())
     images = street(65, 90, count=2)
-    got = traceable.TraceableNetwork(network, 128).eval()(images)
+    got = traceable.TraceableNetwork(network, 128)(images)
     assert_same(SceneLogits(**got), network(normalize(images)))
     assert all(torch.equal(value, trained.state_dict()[key]) for key, value in network.state_dict().items())
 
@@ -140,7 +140,7 @@ def test_untrained_traceable_network_equals_the_network(name):
     network = zoo.build(name, foreground_classes=3).eval()
     network.foreground.register_forward_hook(lambda *call: (call[-1][0] - call[-1][0].median(), call[-1][1]))
     images = street(65, 90)
-    got = traceable.TraceableNetwork(network, 128).eval()(images)
+    got = traceable.TraceableNetwork(network, 128)(images)
     mask = (got["foreground"] > 0).float()
     assert 0.2 < mask.mean() < 0.8
     expected = network(normalize(images), given_foreground=mask)  # logits next to zero round to either side
@@ -288,6 +288,21 @@ def test_torch_export_program(tmp_path):
         assert_same(SceneLogits(**got), pytorch(images))
     assert json.loads(said["sfi_ros"])["input_height"] == 96
     assert json.loads(said["sfi_ros_export"])["size"] == list(TINY)
+
+
+def test_several_views_of_any_size(tmp_path):
+    one = checkpoint.load(DEFAULT_WEIGHTS)
+    network = zoo.build(one.metadata.name, **{**one.metadata.options, "views": 4}).eval()
+    network.load_state_dict(one.network.state_dict())
+    checkpoint.save(tmp_path / "four.safetensors", network, input_height=96)
+    with pytest.raises(ValueError, match="sides of 49 pixels and more"):
+        export_program(tmp_path / "four.safetensors", tmp_path / "four.pt2", max_side=48)
+    export_program(tmp_path / "four.safetensors", tmp_path / "four.pt2", max_side=256)
+    program = torch.export.load(tmp_path / "four.pt2").module()
+    for size in ((49, 61), TINY):
+        images = street(*size)
+        with torch.inference_mode():
+            assert_same(SceneLogits(**program(images)), network(normalize(images)))
 
 
 @pytest.mark.skipif(not onnx_is_possible(), reason="ONNX needs torch 2.7 or newer")

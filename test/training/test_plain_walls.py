@@ -11,7 +11,7 @@ from training.data.sample import Sample
 
 
 def street(height: int = 64, width: int = 128) -> Sample:
-    """A sample of noise: "other" above, a car in the middle, a pole without a class, road below."""
+    """A sample of noise: "other" above, a car in the middle, a stripe without a class, road below."""
     generator = torch.Generator().manual_seed(0)
     background = torch.full((height, width), 2, dtype=torch.uint8)
     background[height // 2 :] = 0
@@ -28,7 +28,7 @@ def painted(seed: int, sample: Sample) -> Sample:
     return paint_walls(sample, np.random.default_rng(seed))
 
 
-def test_walls_stand_behind_objects_poles_and_ground() -> None:
+def test_walls_stand_behind_objects_ground_and_what_has_no_class() -> None:
     sample = street()
     original = sample.image.clone()
     free = (sample.partial_background == 2) & (sample.foreground == 0)

@@ -24,9 +24,10 @@ import torch
 import torchvision
 import yaml
 from conftest import ROOT, shared
+from torch.utils.flop_counter import FlopCounterMode
 from torchvision.io import write_jpeg, write_png
 
-from sfi_ros.network import checkpoint
+from sfi_ros.network import checkpoint, zoo
 from training import check_data, evaluate, train
 from training.configuration import (
     Configuration,
@@ -191,6 +192,18 @@ def test_training_goes_on_from_a_product_checkpoint(finished: Path, tmp_path: Pa
         build_network(
             configured(tmp_path / "run", f"network.start_from={product}", "network.name=fast-resnet18").network
         )
+
+
+@pytest.mark.parametrize("only_kinds", [False, True])
+def test_a_step_sees_one_view(only_kinds: bool) -> None:
+    counts = []
+    for views in (1, 4):
+        network = zoo.build("fast-mobilenetv2", foreground_classes=3, views=views)
+        model = TrainedNetwork(network, only_kinds=only_kinds)
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model(torch.zeros(2, 3, 32, 64, dtype=torch.uint8))
+        counts.append(counter.get_total_flops())
+    assert counts[0] == counts[1]
 
 
 def test_weights_learn_kinds_of_objects_and_keep_all_else_to_the_last_bit(finished: Path, tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """Plain walls and billboards, painted over what stands behind the street: flat, bright and large is no lorry yet.
 
 Cityscapes has next to no such walls and many lorries, so a network that learns from it takes the one for the other.
-Labels stay as they are: only pixels of the class "other" are painted, and objects, poles and whatever else has no class
-stay before the wall.
+Labels stay as they are: only pixels of the class "other" are painted, poles and signs among them. Objects, ground and
+what has no class stay before the wall.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _COLORED, _BILLBOARDS = 0.2, 0.5
 
 
 def paint_walls(sample: Sample, generator: np.random.Generator) -> Sample:
-    """Return the sample with one to three walls in its image.
+    """Return the sample with up to three walls in its image.
 
     Args:
         sample: of any size.

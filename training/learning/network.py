@@ -57,6 +57,7 @@ class TrainedNetwork(nn.Module):
         super().train(mode)
         if mode and self.only_kinds:
             self.network.eval()
+            self.network.training = True  # by itself, so that a step sees one view (`NetworkOptions.views`)
             self.network.foreground.kinds.train()
         if mode and self.freeze_batch_norm:
             for module in self.modules():
