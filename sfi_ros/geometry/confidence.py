@@ -6,9 +6,9 @@ from typing import Final
 
 import numpy as np
 
-SEEN_WEIGHTS: Final = (-1.92, 1.01, -0.191)
+SEEN_WEIGHTS: Final = (-1.85, 0.877, -0.201)
 """Logistic regression for cells that are seen: constant, weights of the network's logit and of the log spread."""
-INFERRED_WEIGHTS: Final = (-0.799, 1.36, -0.0496, -0.0169)
+INFERRED_WEIGHTS: Final = (-0.274, 1.25, -0.00502, -0.0319)
 """The same for cells behind objects, and the weight of the depth behind the object, per metre.
 
 Both are what `benchmarks/layout_confidence.py --fit` prints for the default weights, on held-out synthetic streets.

@@ -4,12 +4,16 @@ import hashlib
 import subprocess
 
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from sfi_ros.cli import main
 from sfi_ros.errors import MissingFileError
 from sfi_ros.inference import DEFAULT_WEIGHTS, InferenceEngine
+from sfi_ros.network import checkpoint, zoo
 from sfi_ros.network import shipped_weights as weights
 from sfi_ros.network.shipped_weights import CHECKSUMS, DEFAULT_EXPORT, find_weights, shipped_files
+from sfi_ros.synthetic import SyntheticStreet
 
 
 @pytest.fixture
@@ -28,6 +32,24 @@ def test_the_hashes_are_those_of_the_files_that_ship():
     assert {file.path for file in shipped_files()} == {*folder.glob("*.safetensors"), *folder.glob("*.onnx")}
     assert {file.state() for file in shipped_files()} == {"ok"}, "run `make weights`, and commit what it wrote"
     subprocess.run(["sha256sum", "--check", "--strict", CHECKSUMS.name], cwd=folder, check=True)
+
+
+@pytest.mark.parametrize(("name", "gflop"), [("default", 6), ("quality", 40)])
+def test_weights_cost_no_more_than_their_name_says(name, gflop):
+    metadata = checkpoint.load(find_weights(name)).metadata
+    with torch.device("meta"):
+        network = zoo.build(metadata.name, **{**metadata.options, "fill": "zero"}).eval()
+        image = torch.zeros(1, 3, metadata.input_height, 2 * metadata.input_height)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(image)
+    assert 0.5 * gflop < counter.get_total_flops() / 1e9 < gflop
+
+
+@pytest.mark.parametrize("name", ["default", "quality"])
+def test_weights_know_a_street_that_they_have_not_seen(name):
+    frame = SyntheticStreet(seed=2_000_000, width=512, height=256).frame(30)
+    scene = InferenceEngine.load(name, device="cpu")(frame.image)
+    assert (scene.foreground == frame.foreground).mean() > 0.97
 
 
 def test_files_of_the_wheel_are_small():
