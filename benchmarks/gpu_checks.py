@@ -30,6 +30,7 @@ from benchmarks.mpi import literal, street_mask
 from sfi_ros.inference import InferenceEngine, Scene
 from sfi_ros.network import mpi, zoo
 from sfi_ros.network.preprocessing import normalize
+from sfi_ros.network.shipped_weights import find_weights
 from training.configuration import LossOptions
 from training.learning.losses import losses, supervision
 
@@ -65,6 +66,8 @@ def checks(device: torch.device, folder: Path) -> Iterator[Check]:
             f"engine, {network}, {precision}",
             lambda network=network, precision=precision: engine_agrees(device, folder, network, precision),
         )
+    precision = PRECISIONS[kind][-1]
+    yield f"engine, quality (four views), {precision}", lambda: engine_agrees(device, folder, "quality", precision)
     yield "one training step, float32", lambda: step_agrees(device)
     if kind == "cuda":
         for dtype in (torch.bfloat16, torch.float16):
@@ -106,7 +109,8 @@ def mpi_is_exact(device: torch.device, dtype: torch.dtype) -> str:
 
 def engine_agrees(device: torch.device, folder: Path, network: str, precision: str, backend: str = "pytorch") -> str:
     """Classes and masks as on the CPU in float32, for several sizes, alone and in batches, twice over."""
-    weights, height = stand_ins.weights_for(network, folder), HEIGHTS[device.type]
+    weights = stand_ins.weights_for(network, folder) if network in zoo.NAMES else find_weights(network)
+    height = HEIGHTS[device.type]
     here = InferenceEngine.load(weights, device=str(device), precision=precision, backend=backend, input_height=height)
     plain = InferenceEngine.load(weights, device="cpu", precision="float32", input_height=height)
     least = 1.0
