@@ -167,7 +167,7 @@ def with_bias(path: Path, bias: float, to: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("bias", "least", "most"), [(-6, 0.002, 0.06), (0, 0.05, 0.2), (8, 0.2, 0.8), (100, 1, 1), (-100, 0, 0)]
+    ("bias", "least", "most"), [(-6, 0.002, 0.06), (0, 0.05, 0.2), (10, 0.2, 0.9), (100, 1, 1), (-100, 0, 0)]
 )
 def test_equals_pytorch_whatever_the_foreground_covers(exported, tmp_path, bias, least, most):
     network = by_onnxruntime(OnnxNetwork(with_bias(exported, bias, tmp_path / "biased.onnx"), device="cpu"))
@@ -175,7 +175,7 @@ def test_equals_pytorch_whatever_the_foreground_covers(exported, tmp_path, bias,
         expected = pytorch(images, bias)
         mask = expected.foreground > 0
         assert least <= mask.float().mean() <= most
-        if bias == 8:
+        if bias == 10:
             assert mask[..., -1, :].any() and mask[..., 0].any() and mask[..., -1].any()
         got = network(images.contiguous(memory_format=torch.channels_last))
         assert_same(got, expected)
