@@ -122,13 +122,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for precision in machine.gflops if machine else ():
         columns.append(tables.Column(f"floor_ms_{precision}", f"floor {precision}, ms", ".2f"))
         columns.append(tables.Column(f"layers_ms_{precision}", f"layer by layer {precision}, ms", ".2f"))
-    views = f", views {options.views}" if options.views > 1 else ""
-    title, name = (f"{what} {options.width}x{options.height}{views}" for what in ("One image of", "flops"))
-    table = tables.Table(name, title, columns)
-    for network in zoo.NAMES:
-        counted = cost(network, options.height, options.width, options.views)
+    size = f"{options.width}x{options.height}" + (f", views {options.views}" if options.views > 1 else "")
+    table = tables.Table(f"flops {size}", f"One image of {size}", columns)
+    for name in zoo.NAMES:
+        counted = cost(name, options.height, options.width, options.views)
         row: tables.Row = {
-            "network": network,
+            "network": name,
             "gflop": counted.flop / 1e9,
             "foreground_gflop": counted.foreground_flop / 1e9,
             "parameters_m": counted.parameters / 1e6,

@@ -34,7 +34,7 @@ from sfi_ros.network.metadata import to_json
 from sfi_ros.network.outputs import SceneLogits
 from sfi_ros.network.preprocessing import normalize
 from sfi_ros.network.scene_network import SceneNetwork
-from sfi_ros.network.views import VIEWS
+from sfi_ros.network.views import VIEWS, least_side
 from sfi_ros.options import MAX_EXPORT_SIDE, STORED
 from sfi_ros.synthetic import SyntheticStreet
 
@@ -210,9 +210,7 @@ class _Plan:
         if network.options.mask_source == "given":
             raise OptionError(f"{weights} was trained with mask_source='given': its network needs a mask as input")
         # Below, maps of one pixel appear, which the tracer treats as special.
-        smallest = network.decoder.multiple + 1
-        if any(view.shrunk for view in VIEWS[network.options.views]):
-            smallest = (3 * smallest - 1) // 2  # two thirds of it, rounded up, are that
+        smallest = least_side(VIEWS[network.options.views], network.decoder.multiple + 1)
         limits = (smallest, max(size) if size else max_side)
         if limits[1] < limits[0] or (size and min(size) < smallest):
             raise OptionError(

@@ -57,6 +57,11 @@ VIEWS: Final = {
 """`NetworkOptions.views` -> what they are."""
 
 
+def least_side(views: Sequence[View], seen: int) -> int:
+    """Return the shortest side, in pixels, of an image whose every view has sides of `seen` pixels and more."""
+    return (3 * seen - 1) // 2 if any(view.shrunk for view in views) else seen  # the inverse of `View._size`
+
+
 def mean_of(views: Sequence[View], seen: Sequence[Tensor], size: torch.Size) -> Tensor:
     """Return the mean of each view's logits (N, C, h, w), at the image's size; those of one view as they are."""
     if len(views) == 1:
